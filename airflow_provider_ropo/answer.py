@@ -1,0 +1,140 @@
+"""What an answer of Ropo One means: pure functions from status, headers and body to a value or an error.
+
+The answers are those of the API reference, pages "Auth", "Usageplace" and "Models"; what the documentation
+leaves open is decided on the safe side: only a plain success counts as delivered.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+from airflow_provider_ropo.errors import (
+    RopoAuthenticationError,
+    RopoRateLimitError,
+    RopoRejectedError,
+    RopoResponseError,
+    RopoServerError,
+)
+
+_LONGEST_DETAIL = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Ropo One's acceptance of one request.
+
+    :param status_code: the HTTP status, 2xx.
+    """
+
+    status_code: int
+
+
+def classify(
+    status_code: int, headers: Mapping[str, str], body: bytes, *, now: dt.datetime
+) -> Receipt | RopoResponseError:
+    """Turn the answer to a posted event into a receipt or an error.
+
+    :param headers: the answer's headers, letter case aside.
+    :param now: the time it came, for a ``Retry-After`` that is a date.
+    """
+    if 200 <= status_code < 300:
+        if _is_page(headers, body):
+            return RopoServerError(
+                f"HTTP {status_code} with a web page instead of Ropo One's empty answer; what answers there?",
+                status_code=status_code,
+            )
+        return Receipt(status_code)
+    detail = _detail(headers, body)
+    return _error_class(status_code)(
+        f"HTTP {status_code} {detail or _phrase(status_code)}",
+        status_code=status_code,
+        detail=detail,
+        retry_after=_retry_after(headers.get("Retry-After"), now),
+    )
+
+
+def read_token(
+    status_code: int, headers: Mapping[str, str], body: bytes, *, now: dt.datetime
+) -> str | RopoResponseError:
+    """Turn the answer to a sign-in into the token or an error; here, every refusal is about the credentials."""
+    if 200 <= status_code < 300:
+        token = _json_object(body).get("token")
+        if isinstance(token, str) and token.isascii() and token.isprintable() and token.strip():
+            return token
+        return RopoServerError(
+            f"HTTP {status_code} without a token; is this a Ropo One server?", status_code=status_code
+        )
+    error = classify(status_code, headers, body, now=now)
+    if isinstance(error, RopoRejectedError):
+        return RopoAuthenticationError(str(error), status_code=status_code, detail=error.detail)
+    assert isinstance(error, RopoResponseError)  # noqa: S101 - not 2xx, so no receipt
+    return error
+
+
+def scrub(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without what must not be in a log, should an answer have quoted it."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if secret:
+            text = text.replace(secret, "***")
+    return text
+
+
+def _error_class(status_code: int) -> type[RopoResponseError]:
+    if status_code == HTTPStatus.UNAUTHORIZED:
+        return RopoAuthenticationError
+    if status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        return RopoRateLimitError
+    if 400 <= status_code < 500:
+        return RopoRejectedError
+    return RopoServerError
+
+
+def _phrase(status_code: int) -> str:
+    if 300 <= status_code < 400:
+        return "a redirect, which is never followed; check Server (host)"
+    try:
+        return HTTPStatus(status_code).phrase
+    except ValueError:
+        return "an unknown status"
+
+
+def _detail(headers: Mapping[str, str], body: bytes) -> str:
+    """Return what an ``HttpApiProblem`` or an ``AuthError`` says for itself, on one line."""
+    if _is_page(headers, body):
+        return ""
+    problem = _json_object(body)
+    said = [problem.get(key) for key in ("title", "detail", "errorText")]
+    text = ": ".join(" ".join(part.split()) for part in said if isinstance(part, str) and part.strip())
+    return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}…"
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
+    return "html" in headers.get("Content-Type", "").casefold() or body.lstrip()[:1] == b"<"
+
+
+def _retry_after(value: str | None, now: dt.datetime) -> float | None:
+    """Return the seconds to wait, from either form of the header (RFC 9110, 10.2.3)."""
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        date = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=dt.UTC)
+    return max(0.0, (date - now).total_seconds())

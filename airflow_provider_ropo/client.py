@@ -1,0 +1,215 @@
+"""Ropo One over HTTP: the two calls. The only file that knows ``requests``."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import requests
+import urllib3.exceptions
+from requests.auth import AuthBase
+
+from airflow_provider_ropo import __version__
+from airflow_provider_ropo.answer import Receipt, classify, read_token, scrub
+from airflow_provider_ropo.errors import (
+    RopoAuthenticationError,
+    RopoConnectError,
+    RopoResponseError,
+    RopoTimeoutError,
+    RopoTransportError,
+)
+from airflow_provider_ropo.settings import RopoSettings
+from airflow_provider_ropo.tokens import Token, TokenKeeper, lifetime_of
+
+#: Seconds to wait for a connection; for an answer, the connection's own ``timeout``.
+CONNECT_TIMEOUT = 10.0
+
+_NEVER_LEFT = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.NameResolutionError,
+    urllib3.exceptions.ProxyError,
+    ssl.SSLCertVerificationError,
+)
+# What a TLS handshake ends with when the other side does not speak it, or not as we do.
+_HANDSHAKE = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "UNSUPPORTED_PROTOCOL",
+    "HANDSHAKE_FAILURE",
+    "RECORD_LAYER",
+)
+
+
+class _BearerAuth(AuthBase):
+    """Sets the token; as an auth object, so that no ``~/.netrc`` puts another header in its place."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token.value}"
+        return request
+
+
+class RopoClient:
+    """Signs in and posts events; safe to share between threads, each of which has connections of its own.
+
+    :param settings: where and as whom.
+    :param on_token: told every new token, so that it can be kept out of logs.
+    :param clock: seconds, from any start.
+    """
+
+    def __init__(
+        self,
+        settings: RopoSettings,
+        *,
+        on_token: Callable[[str], None] = lambda _token: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._on_token = on_token
+        self._clock = clock
+        self._keeper = TokenKeeper(self._fetch_token, clock)
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        # Proxies and certificate bundles of the environment, looked up once.
+        self._environment = requests.Session().merge_environment_settings(
+            settings.server, {}, stream=False, verify=settings.verify, cert=None
+        )
+
+    def sign_in(self) -> dt.datetime:
+        """Make sure that there is a token (``POST /token``, API reference "Auth").
+
+        :return: until when it is good, by this machine's clock, in UTC.
+        :raises RopoAuthenticationError: if Ropo One refuses the customer number or the API code.
+        :raises RopoError: if it gives no sensible answer.
+        """
+        token = self._keeper.get()
+        left = token.issued + token.lifetime - self._clock()
+        return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
+
+    def post_usageplace_event(self, payload: Mapping[str, Any]) -> Receipt:
+        """Post one event, once (``POST /usageplace/event``, API reference "Usageplace").
+
+        A 401 is answered with one fresh token and the same event again.
+
+        :raises RopoError: the one error of the tree that tells what happened.
+        """
+        token = self._keeper.get()
+        result = self._post_event(payload, token)
+        if isinstance(result, RopoAuthenticationError):
+            result = self._post_event(payload, self._keeper.get(instead_of=token))
+        if isinstance(result, RopoAuthenticationError):
+            raise self._named(
+                result, "refuses even a fresh token; ask Ropo support whether the API code may report"
+            )
+        if isinstance(result, RopoResponseError):
+            raise result
+        return result
+
+    def close(self) -> None:
+        """Close every connection."""
+        while self._sessions:
+            self._sessions.pop().close()
+
+    def _post_event(self, payload: Mapping[str, Any], token: Token) -> Receipt | RopoResponseError:
+        answer = self._post("/rest/usageplace/event", payload, _BearerAuth(token))
+        result = classify(answer.status_code, answer.headers, answer.content, now=dt.datetime.now(dt.UTC))
+        if isinstance(result, RopoResponseError):
+            customers = (*_customers_data(payload), token.value)
+            result.detail = scrub(result.detail, customers)
+            result.args = (scrub(str(result), customers),)
+        return result
+
+    def _fetch_token(self) -> Token:
+        settings, issued = self._settings, self._clock()
+        credentials = {"cid": settings.cid, "apicode": settings.apicode}
+        try:
+            answer = self._post("/rest/token", credentials, None)
+        except RopoTransportError as error:
+            # Whatever became of the sign-in, no event left with it.
+            raise RopoConnectError(f"signing in: {error}") from error
+        value = read_token(answer.status_code, answer.headers, answer.content, now=dt.datetime.now(dt.UTC))
+        if isinstance(value, RopoAuthenticationError):
+            raise self._named(
+                value, "refuses the sign-in; check Customer number (login) and API code (password)"
+            )
+        if isinstance(value, RopoResponseError):
+            raise self._named(value, "did not sign in")
+        self._on_token(value)
+        return Token(value, lifetime_of(value, time.time()), issued)
+
+    def _named(self, error: RopoResponseError, trouble: str) -> RopoResponseError:
+        """Return the error with a message that names the connection and the remedy."""
+        secrets = (self._settings.apicode,)
+        error.detail = scrub(error.detail, secrets)
+        message = f"connection {self._settings.conn_id!r}: {self._settings.server} {trouble}: {error}"
+        error.args = (scrub(message, secrets),)
+        return error
+
+    def _post(self, path: str, body: Mapping[str, Any], auth: AuthBase | None) -> requests.Response:
+        settings = self._settings
+        try:
+            return self._session().post(
+                settings.server + path,
+                json=body,
+                auth=auth,
+                timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
+                allow_redirects=False,
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise self._transport_error(error) from None
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.trust_env = False
+            session.proxies = self._environment["proxies"]
+            session.verify = self._environment["verify"]
+            session.headers["User-Agent"] = f"airflow-provider-ropo/{__version__}"
+            self._sessions.append(session)
+        return session
+
+    def _transport_error(self, error: Exception) -> RopoTransportError:
+        """Tell a request that never left from one that may have arrived; in doubt, it may have."""
+        settings = self._settings
+        where = f"connection {settings.conn_id!r}: {settings.server}"
+        for cause in _causes(error):
+            if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+                reason = cause.reason or ""
+                if isinstance(cause, _NEVER_LEFT) or any(word in reason for word in _HANDSHAKE):
+                    return RopoConnectError(
+                        f"{where} and this worker do not agree on TLS ({reason}); check Server (host) and extra verify"
+                    )
+            if isinstance(cause, _NEVER_LEFT):
+                return RopoConnectError(
+                    f"{where} cannot be reached ({type(cause).__name__}); check Server (host) and the network"
+                )
+        waited = f" within {settings.timeout:g} s" if isinstance(error, requests.Timeout) else ""
+        return RopoTimeoutError(f"{where} gave no whole answer{waited} ({type(error).__name__})")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and everything inside it: urllib3 keeps the reason in ``reason`` or the arguments."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        current = waiting.pop()
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        # Not __context__: it may be an older error that has nothing to do with this request.
+        waiting += [current.__cause__, getattr(current, "reason", None), *current.args]
+
+
+def _customers_data(payload: Mapping[str, Any]) -> Iterator[str]:
+    yield from (str(payload[key]) for key in ("customernumber", "contract_no") if key in payload)
+    for invoice in payload.get("invoices", ()):
+        yield from map(str, invoice.values())

@@ -1,0 +1,130 @@
+"""What became of each event, and of all of them together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+
+from airflow_provider_ropo.errors import DeliveriesFailedError, InvalidRowError
+
+#: How many failed events a message names, and how many a summary remembers.
+NAMED = 10
+
+
+class DeliveryStatus(StrEnum):
+    """The end of one event's journey in this run."""
+
+    #: Ropo One has it.
+    DELIVERED = "delivered"
+    #: Ropo One had it before this run.
+    ALREADY_DELIVERED = "already_delivered"
+    #: Ropo One said no, and would again.
+    REJECTED = "rejected"
+    #: The row never became an event.
+    INVALID = "invalid"
+    #: The attempts are used up; the next run takes it again.
+    UNDELIVERED = "undelivered"
+    #: It may have arrived.
+    UNCONFIRMED = "unconfirmed"
+    #: An earlier event of the same usage place has not arrived.
+    HELD = "held"
+
+
+GOOD = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.ALREADY_DELIVERED})
+#: Trying again cannot help: somebody has to mend the row.
+PERMANENT = frozenset({DeliveryStatus.REJECTED, DeliveryStatus.INVALID})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event's journey and its end.
+
+    :param status: the end.
+    :param event_id: the event's id; None where a row is too broken to have one.
+    :param usageplacecode: the usage place, where known.
+    :param detail: why, fit for a log.
+    :param http_status: Ropo One's last answer, where there was one.
+    :param attempts: how often it was tried.
+    """
+
+    status: DeliveryStatus
+    event_id: str | None = None
+    usageplacecode: str | None = None
+    detail: str = ""
+    http_status: int | None = None
+    attempts: int = 0
+
+    @classmethod
+    def of_invalid_row(cls, error: InvalidRowError) -> Delivery:
+        """Return the end of a row that never became an event."""
+        return cls(DeliveryStatus.INVALID, event_id=error.event_id, detail=str(error))
+
+    def __str__(self) -> str:
+        """Say it in one line: ``rejected: id 1a2b3c4d5: HTTP 400 …``."""
+        name = "" if self.status is DeliveryStatus.INVALID else f"id {self.event_id}: "
+        return f"{self.status}: {name}{self.detail}"
+
+
+class DeliverySummary:
+    """Counts deliveries as they come in, and keeps the first that are not good.
+
+    :param rows: how many rows were read.
+    """
+
+    def __init__(self, rows: int = 0) -> None:
+        self.rows = rows
+        self.failures: list[Delivery] = []
+        self._failed = 0
+        self._counts: Counter[DeliveryStatus] = Counter()
+
+    def add(self, delivery: Delivery) -> None:
+        """Count one delivery."""
+        self._counts[delivery.status] += 1
+        if delivery.status not in GOOD:
+            self._failed += 1
+            if len(self.failures) < NAMED:
+                self.failures.append(delivery)
+
+    def leave(self, count: int) -> None:
+        """Count events that a preview leaves where they are."""
+        self._counts[DeliveryStatus.UNDELIVERED] += count
+
+    def count(self, *statuses: DeliveryStatus) -> int:
+        """Return how many deliveries ended in one of these."""
+        return sum(self._counts[status] for status in statuses)
+
+    @property
+    def events(self) -> int:
+        """What the rows came to; always the sum of the counts."""
+        return self._counts.total()
+
+    def as_dict(self) -> dict[str, int]:
+        """Return what goes to XCom: whole numbers and nothing else."""
+        counts = {status.value: self._counts[status] for status in DeliveryStatus}
+        return {"rows": self.rows, "events": self.events, **counts}
+
+    def failure(self, max_failed: float = 0) -> DeliveriesFailedError | None:
+        """Return the error to end the task with, or None if all is well enough.
+
+        :param max_failed: rejected and invalid events tolerated: a count, or a fraction below 1.
+        """
+        failed = self.count(*PERMANENT)
+        tolerated = max_failed * self.events if max_failed < 1 else max_failed
+        if not self.worth_a_retry and failed <= tolerated:
+            return None
+        return DeliveriesFailedError(str(self), summary=self.as_dict())
+
+    @property
+    def worth_a_retry(self) -> bool:
+        """Is there anything that another run may bring to a good end?"""
+        return self._failed > self.count(*PERMANENT)
+
+    def __str__(self) -> str:
+        """Say the counts, and name the first failures."""
+        counts = [f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])]
+        lines = [f"{self.count(*GOOD):,} of {self.events:,} events are at Ropo One: {', '.join(counts)}"]
+        lines += [f"  {failure}" for failure in self.failures]
+        if self._failed > len(self.failures):
+            lines.append(f"  … and {self._failed - len(self.failures):,} more")
+        return "\n".join(lines)

@@ -1,0 +1,131 @@
+"""The Airflow hook: a connection of type ``ropo``, turned into a client that signs in and posts."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import mask_secret as keep_out_of_logs
+
+from airflow_provider_ropo.answer import Receipt
+from airflow_provider_ropo.backoff import Backoff
+from airflow_provider_ropo.client import RopoClient
+from airflow_provider_ropo.columns import find_timezone
+from airflow_provider_ropo.dispatch import persist
+from airflow_provider_ropo.errors import RopoConfigurationError, RopoError
+from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.provider_info import CONNECTION_TYPE
+from airflow_provider_ropo.settings import RopoSettings
+
+
+class RopoHook(BaseHook):
+    """Talk to Ropo One.
+
+    Constructing it touches nothing; the connection is read when it is first needed, once, and everything
+    after that is plain values, so that the client may be shared between threads.
+
+    :param ropo_conn_id: the connection of type "Ropo One": Server (host), Customer number (login), API code
+        (password) and the extras of the README.
+    """
+
+    conn_name_attr = "ropo_conn_id"
+    default_conn_name = "ropo_default"
+    conn_type = CONNECTION_TYPE["connection-type"]
+    hook_name = CONNECTION_TYPE["hook-name"]
+
+    def __init__(self, ropo_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.ropo_conn_id = ropo_conn_id
+
+    @cached_property
+    def settings(self) -> RopoSettings:
+        """The connection, checked.
+
+        :raises RopoConfigurationError: naming the connection, the field and what mends it.
+        """
+        try:
+            connection = self.get_connection(self.ropo_conn_id)
+        except AirflowNotFoundException:
+            raise RopoConfigurationError(
+                f"connection {self.ropo_conn_id!r} is not defined; add one of type Ropo One under Admin, "
+                "Connections"
+            ) from None
+        return RopoSettings.from_connection(
+            self.ropo_conn_id,
+            host=connection.host,
+            login=connection.login,
+            password=connection.password,
+            port=connection.port,
+            schema=connection.schema,
+            extra=connection.extra_dejson,
+        )
+
+    @cached_property
+    def _client(self) -> RopoClient:
+        return RopoClient(self.settings, on_token=keep_out_of_logs)
+
+    def get_conn(self) -> RopoClient:
+        """Return the client, always the same one, safe to share between threads.
+
+        :raises RopoConfigurationError: if the connection cannot work.
+        """
+        return self._client
+
+    def post_usageplace_event(self, event: UsageplaceEvent) -> Receipt:
+        """Post one event; what is transient is tried again, with the same id, before it is raised.
+
+        :param event: the event, as :meth:`UsageplaceEvent.from_row` makes it.
+        :return: Ropo One's acceptance.
+        :raises RopoError: see :mod:`airflow_provider_ropo.errors`; a :class:`RopoTimeoutError` means that the
+            event may have arrived.
+        """
+        payload = event.to_payload(jobid_as_string=self.settings.jobid_as_string)
+        client = self.get_conn()
+        ending = persist(lambda: client.post_usageplace_event(payload), Backoff(), what=f"event {event.id}")
+        if isinstance(ending.result, RopoError):
+            ending.result.event_id = event.id
+            raise ending.result
+        return ending.result
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Sign in, and say what came of it; never posts an event. The Test button calls it."""
+        try:
+            until = self.get_conn().sign_in()
+        except RopoError as error:
+            return False, str(error)
+        local = until.astimezone(find_timezone(self.settings.timezone))
+        return True, (
+            f"Signed in to {self.settings.server} as customer {self.settings.cid}; the token is good until "
+            f"{local:%Y-%m-%d %H:%M:%S} ({self.settings.timezone})"
+        )
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's labels, for Airflow before 3.2."""
+        behaviour = CONNECTION_TYPE["ui-field-behaviour"]
+        return {
+            "hidden_fields": behaviour["hidden-fields"],
+            "relabeling": behaviour["relabeling"],
+            "placeholders": behaviour["placeholders"],
+        }
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's fields for the extras, for Airflow before 3.2."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import BooleanField, IntegerField, StringField
+
+        kinds = {"string": StringField, "integer": IntegerField, "boolean": BooleanField}
+        widgets = {}
+        for name, field in CONNECTION_TYPE["conn-fields"].items():
+            kind = kinds[field["schema"]["type"][0]]
+            look = {} if kind is BooleanField else {"widget": BS3TextFieldWidget()}
+            widgets[name] = kind(
+                lazy_gettext(field["label"]),
+                description=field["description"],
+                default=field["schema"]["default"],
+                **look,
+            )
+        return widgets

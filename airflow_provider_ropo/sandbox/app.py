@@ -1,0 +1,228 @@
+"""The two calls of Ropo One that the provider makes, and a window to watch them through.
+
+Ropo developer documentation, API reference, pages "Auth" (``POST /rest/token``), "Usageplace"
+(``POST /rest/usageplace/event``) and "Models" (``HttpApiProblem``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+from airflow_provider_ropo.sandbox import schema
+from airflow_provider_ropo.sandbox.faults import Fault, FaultQueue
+from airflow_provider_ropo.sandbox.logbook import KEPT, Logbook
+from airflow_provider_ropo.sandbox.tokens import TWO_HOURS, TokenIssuer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+UNKNOWN_PLACE = "UNKNOWN"
+"""Usage place codes that start like this are refused: the documented way to see a rejection."""
+
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be chosen when a sandbox starts."""
+
+    cid: str = "1000011"
+    apicode: str = "sandbox"
+    latency: float = 0.0
+    token_ttl: float = TWO_HOURS
+    accept_jobid_string: bool = False
+    keep: int = KEPT
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer other than 200; 401 goes without content, 400 as ``HttpApiProblem``."""
+
+    status: HTTPStatus
+    title: str
+    detail: str
+
+    def response(self) -> Response:
+        """Put it the way Ropo does."""
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            return Response(status_code=self.status)
+        problem = {"type": "about:blank", "title": self.title, "detail": self.detail}
+        return _json({"status": int(self.status), **problem}, self.status, "application/problem+json")
+
+
+class LocalRopo:
+    """One sandbox: its memory, and what it does with each request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.logbook = Logbook(settings.keep)
+        self.event_faults = FaultQueue()
+        self.sign_in_faults = FaultQueue()
+        self.stopping = asyncio.Event()
+        self.cut: Callable[[Request], None] = _cannot_cut
+        self._tokens = TokenIssuer(settings.token_ttl)
+
+    def clear(self) -> None:
+        """Forget arrivals, counts and unused faults. Tokens stay valid."""
+        self.logbook.clear()
+        self.event_faults.clear()
+        self.sign_in_faults.clear()
+
+    async def sign_in(self, request: Request) -> Response:
+        """``POST /rest/token``."""
+        usual = self._judge_sign_in(await request.body())
+        fault = self.sign_in_faults.take()
+        if fault.takes_effect and usual.status_code == HTTPStatus.CREATED:
+            self.logbook.signed_in()
+        return await self._answer(request, usual, fault, fault.delay)
+
+    async def report_event(self, request: Request) -> Response:
+        """``POST /rest/usageplace/event``."""
+        payload, refusal = self._judge_event(request.headers.get("authorization", ""), await request.body())
+        fault = self.event_faults.take(payload.get("usageplacecode") if isinstance(payload, dict) else None)
+        if not fault.takes_effect:
+            self.logbook.record(payload, fault.status, fault.label)
+        elif refusal:
+            self.logbook.record(payload, int(refusal.status), refusal.detail)
+        else:
+            self.logbook.record(payload, int(HTTPStatus.OK))
+        usual = refusal.response() if refusal else Response()
+        return await self._answer(request, usual, fault, self.settings.latency + fault.delay)
+
+    async def list_events(
+        self,
+        *,
+        everything: Annotated[bool, Query(alias="all")] = False,
+        after: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int | None, Query(ge=0)] = None,
+        newest: bool = False,
+    ) -> Response:
+        """``GET /events``: what arrived, oldest first; without ``all``, only what was accepted."""
+        return _json(self.logbook.rows(refused=everything, after=after, limit=limit, newest=newest))
+
+    async def forget_events(self) -> Response:
+        """``DELETE /events``."""
+        self.clear()
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def health(self) -> Response:
+        """``GET /health``."""
+        log = self.logbook
+        return _json(
+            {"status": "ok", "sign_ins": log.sign_ins, "accepted": log.accepted, "refused": log.refused}
+        )
+
+    async def summary(self) -> Response:
+        """``GET /summary``: what the page shows above its table."""
+        log = self.logbook
+        return _json(
+            {
+                "cid": self.settings.cid,
+                "apicode": self.settings.apicode,
+                "since": log.since,
+                "sign_ins": log.sign_ins,
+                "accepted": log.accepted,
+                "refused": log.refused,
+                "repeated": log.repeated,
+            }
+        )
+
+    async def page(self) -> Response:
+        """``GET /``."""
+        html = files("airflow_provider_ropo.sandbox").joinpath("page.html").read_text("utf-8")
+        headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store"}
+        return Response(html, media_type="text/html", headers=headers)
+
+    def _judge_sign_in(self, body: bytes) -> Response:
+        try:
+            pair = schema.parse_json(body)
+        except schema.NotJsonError as error:
+            return _sign_in_error(1, str(error))
+        given = [pair.get("cid"), pair.get("apicode")] if isinstance(pair, dict) else []
+        if [type(part) for part in given] != [str, str]:
+            return _sign_in_error(2, "cid and apicode must be given, both as strings")
+        if given != [self.settings.cid, self.settings.apicode]:
+            return _sign_in_error(3, "Unknown customer number or wrong API code")
+        return _json({"token": self._tokens.issue(self.settings.cid)}, HTTPStatus.CREATED)
+
+    def _judge_event(self, authorization: str, body: bytes) -> tuple[Any, Refusal | None]:
+        try:
+            payload, unreadable = schema.parse_json(body), None
+        except schema.NotJsonError as error:
+            payload, unreadable = None, Refusal(HTTPStatus.BAD_REQUEST, "Not JSON", str(error))
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not self._tokens.recognises(token.strip()):
+            detail = "the bearer token is missing, has expired or was not given by this sandbox"
+            return payload, Refusal(HTTPStatus.UNAUTHORIZED, "Unauthorized", detail)
+        return payload, unreadable or self._judge_payload(payload)
+
+    def _judge_payload(self, payload: Any) -> Refusal | None:  # noqa: ANN401 - it is what has to be found out
+        found = schema.problems(payload, accept_jobid_string=self.settings.accept_jobid_string)
+        if found:
+            return Refusal(HTTPStatus.BAD_REQUEST, "Invalid event", "; ".join(found))
+        if payload["usageplacecode"].startswith(UNKNOWN_PLACE):
+            detail = f"usageplacecode: codes that start with {UNKNOWN_PLACE} are unknown here"
+            return Refusal(HTTPStatus.BAD_REQUEST, "Unknown usage place", detail)
+        return None
+
+    async def _answer(self, request: Request, usual: Response, fault: Fault, delay: float) -> Response:
+        # A stopping server waits for no one, however long the answer was to take.
+        if delay:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), delay)
+        if fault.cut:
+            self.cut(request)
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        if fault.status is None:
+            return usual
+        return Response(fault.body, fault.status, dict(fault.headers))
+
+
+def create_app(ropo: LocalRopo) -> FastAPI:
+    """Lay the paths to a sandbox. FastAPI's own pages are left out: they load scripts from elsewhere."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    routes: list[tuple[str, str, Callable[..., Awaitable[Response]]]] = [
+        ("POST", "/rest/token", ropo.sign_in),
+        ("POST", "/rest/usageplace/event", ropo.report_event),
+        ("GET", "/events", ropo.list_events),
+        ("DELETE", "/events", ropo.forget_events),
+        ("GET", "/health", ropo.health),
+        ("GET", "/summary", ropo.summary),
+        ("GET", "/", ropo.page),
+    ]
+    for method, path, endpoint in routes:
+        app.add_api_route(path, endpoint, methods=[method], response_model=None)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    return app
+
+
+def _json(content: object, status: int = HTTPStatus.OK, media_type: str = "application/json") -> Response:
+    # Escaped to ASCII: half a surrogate pair, which JSON can express and UTF-8 cannot, comes through too.
+    return Response(json.dumps(content), status, {"Cache-Control": "no-store"}, media_type)
+
+
+def _sign_in_error(error_id: int, text: str) -> Response:
+    """Only the shape is documented; the numbers are the sandbox's own."""
+    return _json({"errorId": error_id, "errorText": text}, HTTPStatus.BAD_REQUEST)
+
+
+def _cannot_cut(_request: Request) -> None:
+    raise RuntimeError("Only a running server can cut a connection")
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Answer no one: the sender hung up in the middle of its request, and that is no error of the sandbox."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)

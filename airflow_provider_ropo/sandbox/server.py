@@ -1,0 +1,161 @@
+"""The sandbox on a socket: in a thread for tests, or as a process of its own."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from airflow_provider_ropo.sandbox.app import LocalRopo, Settings, create_app
+from airflow_provider_ropo.sandbox.logbook import KEPT, Arrival
+from airflow_provider_ropo.sandbox.tokens import TWO_HOURS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from fastapi import Request
+    from typing_extensions import Self
+
+    from airflow_provider_ropo.sandbox.faults import Fault
+
+PATIENCE = 10
+"""Seconds a start or a stop may take before it counts as stuck."""
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""No lingering: closing sends a reset, not a farewell."""
+
+
+class LocalServer(uvicorn.Server):
+    """A uvicorn that says when it is up, drops its waits when it stops, and can cut a connection."""
+
+    def __init__(self, ropo: LocalRopo) -> None:
+        config = uvicorn.Config(
+            create_app(ropo),
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            # A client address is the address of a socket here, never one that a header claims.
+            proxy_headers=False,
+        )
+        super().__init__(config)
+        self.up = threading.Event()
+        self._ropo = ropo
+        ropo.cut = self._cut
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let go of answers that were to come later, then stop."""
+        self._ropo.stopping.set()
+        await super().shutdown(sockets)
+
+    def _cut(self, request: Request) -> None:
+        for connection in list(self.server_state.connections):
+            if getattr(connection, "client", None) == request.scope["client"]:
+                transport = connection.transport
+                peer = transport.get_extra_info("socket")
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                transport.abort()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket before the server runs: a taken port shows at once, and early callers queue."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def address(listening: socket.socket) -> str:
+    """Return the URL that leads to a socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Sandbox:
+    """A local Ropo One in a thread of this process, on loopback, for the length of a ``with`` block.
+
+    Args:
+        latency: seconds by which every answer to an event is delayed.
+        token_ttl: seconds for which a token is good.
+        cid: the customer number it knows.
+        apicode: the API code that goes with it.
+        accept_jobid_string: take ``"1234"`` for a ``jobid`` too, as the documentation's examples write it.
+        keep: arrivals to remember.
+        port: the port to listen on; 0 picks a free one.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        latency: float = 0.0,
+        token_ttl: float = TWO_HOURS,
+        cid: str = Settings.cid,
+        apicode: str = Settings.apicode,
+        accept_jobid_string: bool = False,
+        keep: int = KEPT,
+        port: int = 0,
+    ) -> None:
+        self._ropo = LocalRopo(Settings(cid, apicode, latency, token_ttl, accept_jobid_string, keep))
+        self._server = LocalServer(self._ropo)
+        self._port = port
+        self.cid = cid
+        self.apicode = apicode
+        self.url = ""
+        """``http://127.0.0.1:PORT``, once it runs."""
+
+    def __enter__(self) -> Self:
+        listening = listen("127.0.0.1", self._port)
+        self.url = address(listening)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listening],), name="ropo-sandbox", daemon=True
+        )
+        self._thread.start()
+        if not self._server.up.wait(PATIENCE):
+            raise RuntimeError("The sandbox did not start")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(PATIENCE)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The payloads of the accepted events, in the order in which they arrived."""
+        return [arrival.payload for arrival in self._ropo.logbook.arrivals(refused=False)]
+
+    @property
+    def arrivals(self) -> list[Arrival]:
+        """Everything that was posted as an event, accepted or not, in the order in which it arrived."""
+        return self._ropo.logbook.arrivals()
+
+    @property
+    def sign_ins(self) -> int:
+        """How many tokens were given."""
+        return self._ropo.logbook.sign_ins
+
+    def clear(self) -> None:
+        """Forget arrivals, counts and unused faults. Tokens stay valid."""
+        self._ropo.clear()
+
+    def script(self, faults: Iterable[Fault]) -> None:
+        """Let these faults happen to the coming events, one each."""
+        self._ropo.event_faults.extend(faults)
+
+    def script_sign_in(self, faults: Iterable[Fault]) -> None:
+        """Let these faults happen to the coming sign-ins, one each."""
+        self._ropo.sign_in_faults.extend(faults)

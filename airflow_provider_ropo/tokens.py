@@ -1,0 +1,84 @@
+"""The token that every call but the sign-in carries, renewed in time and by one thread for all."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from airflow_provider_ropo.errors import RopoAuthenticationError
+
+#: "Token will expire in 2 hours" (Ropo One API, "Auth").
+DOCUMENTED_LIFETIME = 7_200.0
+#: A token is renewed this long before it ends, in seconds, or after nine tenths of a short life.
+MARGIN = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token and how long it is good.
+
+    :param value: the JWT itself; never shown.
+    :param lifetime: seconds from its issue.
+    :param issued: the clock's reading just before it was asked for.
+    """
+
+    value: str = field(repr=False)
+    lifetime: float
+    issued: float
+
+    def is_due(self, now: float) -> bool:
+        """Is it time to sign in again?"""
+        return now - self.issued >= self.lifetime - min(MARGIN, self.lifetime / 10)
+
+
+def lifetime_of(token: str, now: float) -> float:
+    """Return for how many seconds a fresh JWT is good, by its own claims where it has them (RFC 7519).
+
+    ``iat`` is preferred to the own clock, so that a worker whose clock is off does not sign in all the time.
+
+    :param now: seconds since 1970.
+    """
+    try:
+        body = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        lifetime = float(claims["exp"]) - float(claims.get("iat", now))
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, binascii.Error, OverflowError):
+        return DOCUMENTED_LIFETIME
+    return lifetime if 0 < lifetime < float("inf") else DOCUMENTED_LIFETIME
+
+
+class TokenKeeper:
+    """Hands out one token to all threads; whoever needs a new one first fetches it, the others wait for that.
+
+    :param fetch: signs in.
+    :param clock: seconds, from any start.
+    """
+
+    def __init__(self, fetch: Callable[[], Token], clock: Callable[[], float]) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token: Token | None = None
+        self._refusal: RopoAuthenticationError | None = None
+
+    def get(self, *, instead_of: Token | None = None) -> Token:
+        """Return a token that is good.
+
+        :param instead_of: a token that was refused; it is not handed out again.
+        :raises RopoError: whatever signing in raised; a refusal is final.
+        """
+        with self._lock:
+            if self._refusal is not None:
+                raise self._refusal
+            token = self._token
+            if token is None or token is instead_of or token.is_due(self._clock()):
+                try:
+                    token = self._token = self._fetch()
+                except RopoAuthenticationError as error:
+                    self._refusal = error
+                    raise
+            return token
