@@ -36,12 +36,18 @@ class Receipt:
 
 
 def classify(
-    status_code: int, headers: Mapping[str, str], body: bytes, *, now: dt.datetime
+    status_code: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: dt.datetime,
+    secrets: Iterable[str] = (),
 ) -> Receipt | RopoResponseError:
     """Turn the answer to a posted event into a receipt or an error.
 
     :param headers: the answer's headers, letter case aside.
     :param now: the time it came, for a ``Retry-After`` that is a date.
+    :param secrets: what must not be in a log, should the answer quote it.
     """
     if 200 <= status_code < 300:
         if _is_page(headers, body):
@@ -50,7 +56,7 @@ def classify(
                 status_code=status_code,
             )
         return Receipt(status_code)
-    detail = _detail(headers, body)
+    detail = _detail(headers, body, secrets)
     return _error_class(status_code)(
         f"HTTP {status_code} {detail or _phrase(status_code)}",
         status_code=status_code,
@@ -60,7 +66,12 @@ def classify(
 
 
 def read_token(
-    status_code: int, headers: Mapping[str, str], body: bytes, *, now: dt.datetime
+    status_code: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: dt.datetime,
+    secrets: Iterable[str] = (),
 ) -> str | RopoResponseError:
     """Turn the answer to a sign-in into the token or an error; here, every refusal is about the credentials."""
     if 200 <= status_code < 300:
@@ -70,19 +81,11 @@ def read_token(
         return RopoServerError(
             f"HTTP {status_code} without a token; is this a Ropo One server?", status_code=status_code
         )
-    error = classify(status_code, headers, body, now=now)
+    error = classify(status_code, headers, body, now=now, secrets=secrets)
     if isinstance(error, RopoRejectedError):
         return RopoAuthenticationError(str(error), status_code=status_code, detail=error.detail)
     assert isinstance(error, RopoResponseError)  # noqa: S101 - not 2xx, so no receipt
     return error
-
-
-def scrub(text: str, secrets: Iterable[str]) -> str:
-    """Return the text without what must not be in a log, should an answer have quoted it."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        if secret:
-            text = text.replace(secret, "***")
-    return text
 
 
 def _error_class(status_code: int) -> type[RopoResponseError]:
@@ -104,14 +107,22 @@ def _phrase(status_code: int) -> str:
         return "an unknown status"
 
 
-def _detail(headers: Mapping[str, str], body: bytes) -> str:
+def _detail(headers: Mapping[str, str], body: bytes, secrets: Iterable[str]) -> str:
     """Return what an ``HttpApiProblem`` or an ``AuthError`` says for itself, on one line."""
     if _is_page(headers, body):
         return ""
     problem = _json_object(body)
     said = [problem.get(key) for key in ("title", "detail", "errorText")]
-    text = ": ".join(" ".join(part.split()) for part in said if isinstance(part, str) and part.strip())
+    text = ": ".join(_one_line(part) for part in said if isinstance(part, str) and part.strip())
+    # Before it is shortened: the first half of a token would not be recognised any more.
+    for secret in sorted(map(_one_line, secrets), key=len, reverse=True):
+        if secret:
+            text = text.replace(secret, "***")
     return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}…"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -123,7 +134,9 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
-    return "html" in headers.get("Content-Type", "").casefold() or body.lstrip()[:1] == b"<"
+    # Some servers call an empty answer text/html: that is no page.
+    text = body.strip()
+    return bool(text) and ("html" in headers.get("Content-Type", "").casefold() or text[:1] == b"<")
 
 
 def _retry_after(value: str | None, now: dt.datetime) -> float | None:

@@ -25,7 +25,8 @@ _TIME = re.compile(
 )
 _DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
-_STATUS_NOISE = re.compile(r"[\s_-]+")
+# A minus before a digit is a sign: -1 is not 1.
+_STATUS_NOISE = re.compile(r"[\s_]+|-(?!\d)")
 
 
 class UnusableCellError(Exception):
@@ -116,6 +117,8 @@ def read_time(value: object, zone: dt.tzinfo) -> dt.datetime:
         raise UnusableCellError(
             f"is a {type(value).__name__}; a timestamp, or text such as 2024-01-04 10:41:40, is needed"
         )
+    if type(value) is not dt.datetime:
+        value = _plain(value)
     try:
         if value.utcoffset() is not None:
             return value.astimezone(zone)
@@ -124,6 +127,8 @@ def read_time(value: object, zone: dt.tzinfo) -> dt.datetime:
             raise UnusableCellError(
                 f"does not exist in {zone}, where clocks go forward then; is the column in another time zone?"
             )
+        # The wall clock may be within the calendar, and the moment outside.
+        local.astimezone(dt.UTC)
         return local
     except (OverflowError, ValueError):
         raise UnusableCellError("is outside the calendar") from None
@@ -144,9 +149,16 @@ def read_status(value: object, statuses: Mapping[str, UsageplaceStatus]) -> Usag
 
 
 def status_key(value: object) -> str:
-    """Return a status value in the form in which it is compared: letter case, blanks, ``_`` and ``-`` aside."""
-    text = value if isinstance(value, str) else str(value) if isinstance(value, int | Decimal) else ""
-    return _STATUS_NOISE.sub("", text).casefold()
+    """Return a status value in the form in which it is compared: letter case, blanks, ``_`` and ``-`` aside.
+
+    It is empty for what cannot be a status.
+    """
+    if isinstance(value, bool):
+        return str(value).casefold()
+    try:
+        return _STATUS_NOISE.sub("", read_text(value)).casefold()
+    except UnusableCellError:
+        return ""
 
 
 def read_json_list(value: object) -> list[Any]:
@@ -161,6 +173,21 @@ def read_json_list(value: object) -> list[Any]:
     if isinstance(value, list | tuple):
         return list(value)
     raise UnusableCellError(f"is a {type(value).__name__}, where a list of invoices is needed")
+
+
+def _plain(time: dt.datetime) -> dt.datetime:
+    """Return a subclass's value (pendulum's, pandas') without its arithmetic, which skips gaps in silence."""
+    return dt.datetime(
+        time.year,
+        time.month,
+        time.day,
+        time.hour,
+        time.minute,
+        time.second,
+        time.microsecond,
+        time.tzinfo,
+        fold=time.fold,
+    )
 
 
 def _is_in_gap(local: dt.datetime) -> bool:

@@ -14,10 +14,12 @@ import urllib3.exceptions
 from requests.auth import AuthBase
 
 from airflow_provider_ropo import __version__
-from airflow_provider_ropo.answer import Receipt, classify, read_token, scrub
+from airflow_provider_ropo.answer import Receipt, classify, read_token
 from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
+    RopoConfigurationError,
     RopoConnectError,
+    RopoError,
     RopoResponseError,
     RopoTimeoutError,
     RopoTransportError,
@@ -119,12 +121,13 @@ class RopoClient:
 
     def _post_event(self, payload: Mapping[str, Any], token: Token) -> Receipt | RopoResponseError:
         answer = self._post("/rest/usageplace/event", payload, _BearerAuth(token))
-        result = classify(answer.status_code, answer.headers, answer.content, now=dt.datetime.now(dt.UTC))
-        if isinstance(result, RopoResponseError):
-            customers = (*_customers_data(payload), token.value)
-            result.detail = scrub(result.detail, customers)
-            result.args = (scrub(str(result), customers),)
-        return result
+        return classify(
+            answer.status_code,
+            answer.headers,
+            answer.content,
+            now=dt.datetime.now(dt.UTC),
+            secrets=(token.value, self._settings.apicode, *_customers_data(payload)),
+        )
 
     def _fetch_token(self) -> Token:
         settings, issued = self._settings, self._clock()
@@ -134,10 +137,17 @@ class RopoClient:
         except RopoTransportError as error:
             # Whatever became of the sign-in, no event left with it.
             raise RopoConnectError(f"signing in: {error}") from error
-        value = read_token(answer.status_code, answer.headers, answer.content, now=dt.datetime.now(dt.UTC))
+        value = read_token(
+            answer.status_code,
+            answer.headers,
+            answer.content,
+            now=dt.datetime.now(dt.UTC),
+            secrets=(settings.apicode,),
+        )
         if isinstance(value, RopoAuthenticationError):
             raise self._named(
-                value, "refuses the sign-in; check Customer number (login) and API code (password)"
+                value,
+                "refuses the sign-in; check Server (host), Customer number (login) and API code (password)",
             )
         if isinstance(value, RopoResponseError):
             raise self._named(value, "did not sign in")
@@ -146,10 +156,7 @@ class RopoClient:
 
     def _named(self, error: RopoResponseError, trouble: str) -> RopoResponseError:
         """Return the error with a message that names the connection and the remedy."""
-        secrets = (self._settings.apicode,)
-        error.detail = scrub(error.detail, secrets)
-        message = f"connection {self._settings.conn_id!r}: {self._settings.server} {trouble}: {error}"
-        error.args = (scrub(message, secrets),)
+        error.args = (f"connection {self._settings.conn_id!r}: {self._settings.server} {trouble}: {error}",)
         return error
 
     def _post(self, path: str, body: Mapping[str, Any], auth: AuthBase | None) -> requests.Response:
@@ -164,6 +171,12 @@ class RopoClient:
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise self._transport_error(error) from None
+        except OSError as error:
+            # How requests says that a CA bundle is not there, before it connects.
+            raise RopoConfigurationError(
+                f"connection {settings.conn_id!r}: extra verify, or this worker's REQUESTS_CA_BUNDLE or "
+                f"CURL_CA_BUNDLE, is no CA bundle ({type(error).__name__}); mend its path"
+            ) from None
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -176,14 +189,24 @@ class RopoClient:
             self._sessions.append(session)
         return session
 
-    def _transport_error(self, error: Exception) -> RopoTransportError:
+    def _transport_error(self, error: Exception) -> RopoError:
         """Tell a request that never left from one that may have arrived; in doubt, it may have."""
         settings = self._settings
         where = f"connection {settings.conn_id!r}: {settings.server}"
+        if isinstance(error, ValueError):
+            # InvalidURL, InvalidProxyURL, InvalidSchema: found out before anything is sent.
+            return RopoConfigurationError(
+                f"{where} cannot be called ({type(error).__name__}); "
+                "check Server (host) and this worker's proxies"
+            )
         for cause in _causes(error):
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
                 reason = cause.reason or ""
-                if isinstance(cause, _NEVER_LEFT) or any(word in reason for word in _HANDSHAKE):
+                if (
+                    isinstance(cause, _NEVER_LEFT)
+                    or cause.library == "X509"  # what should be a CA bundle is none
+                    or any(word in reason for word in _HANDSHAKE)
+                ):
                     return RopoConnectError(
                         f"{where} and this worker do not agree on TLS ({reason}); check Server (host) and extra verify"
                     )

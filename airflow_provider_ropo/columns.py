@@ -75,13 +75,15 @@ def repeated(names: Sequence[str]) -> list[str]:
 def status_map(statuses: Mapping[Any, str]) -> dict[str, UsageplaceStatus]:
     """Return the status of each of the warehouse's own values, keyed as :func:`status_key` compares them.
 
-    :raises RopoConfigurationError: if a value has none of the three, or two of them.
+    :raises RopoConfigurationError: if a value can be no status, or has none of the three, or two of them.
     """
     known = {status.value: status for status in UsageplaceStatus}
     result: dict[str, UsageplaceStatus] = {}
     for value, name in statuses.items():
-        status = known.get(status_key(name))
-        if status is None or result.setdefault(status_key(value), status) is not status:
+        key, status = status_key(value), known.get(status_key(name))
+        if not key:
+            raise RopoConfigurationError(f"statuses maps {value!r}, which is neither text nor a whole number")
+        if status is None or result.setdefault(key, status) is not status:
             raise RopoConfigurationError(
                 f"statuses maps {value!r} to {name!r}; each value needs exactly one of {', '.join(known)}"
             )

@@ -110,8 +110,9 @@ class DeliverySummary:
         :param max_failed: rejected and invalid events tolerated: a count, or a fraction below 1.
         """
         failed = self.count(*PERMANENT)
-        tolerated = max_failed * self.events if max_failed < 1 else max_failed
-        if not self.worth_a_retry and failed <= tolerated:
+        # Divided, not multiplied: 0.29 * 100 is less than 29.
+        share = failed / max(self.events, 1) if max_failed < 1 else failed
+        if not self.worth_a_retry and share <= max_failed:
             return None
         return DeliveriesFailedError(str(self), summary=self.as_dict())
 

@@ -263,9 +263,10 @@ def _read_invoices(value: object) -> tuple[Invoice, ...]:
 def _read_invoice(item: object) -> Invoice:
     if not isinstance(item, Mapping):
         raise UnusableCellError("holds something that is not an invoice (an object)")
-    fields = {str(key).casefold(): value for key, value in item.items() if not is_blank(value)}
-    if not fields or fields.keys() - {"invoicenumber", "jobid"}:
-        raise UnusableCellError("holds an invoice that is not made of invoicenumber and jobid")
+    filled = {key: value for key, value in item.items() if not is_blank(value)}
+    fields = {key.casefold(): value for key, value in filled.items() if isinstance(key, str)}
+    if not fields or len(fields) < len(filled) or fields.keys() - {"invoicenumber", "jobid"}:
+        raise UnusableCellError("holds an invoice that is not made of one invoicenumber and one jobid")
     try:
         number = read_text(fields["invoicenumber"]) if "invoicenumber" in fields else None
         jobid = read_integer(fields["jobid"]) if "jobid" in fields else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import os
+import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,14 +53,15 @@ class RopoSettings:
         password: str | None,
         port: int | None = None,
         schema: str | None = None,
-        extra: Mapping[str, Any] | None = None,
+        extra: str | Mapping[str, Any] | None = None,
     ) -> RopoSettings:
         """Check a connection's fields, as Airflow gives them.
 
+        :param extra: as JSON text, or as what it says.
         :raises RopoConfigurationError: naming the connection, the field and what mends it.
         """
         try:
-            return cls(conn_id, *_checked(host, login, password, port, schema, dict(extra or {})))
+            return cls(conn_id, *_checked(host, login, password, port, schema, _extras(extra)))
         except RopoConfigurationError as error:
             raise RopoConfigurationError(f"connection {conn_id!r}: {error}") from None
 
@@ -97,6 +100,16 @@ def _checked(
     )
 
 
+def _extras(extra: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    try:
+        found = json.loads(extra or "null") if isinstance(extra, str) else extra
+    except (ValueError, RecursionError):
+        found = extra
+    if not isinstance(found, Mapping | None):
+        raise RopoConfigurationError('extra is not a JSON object such as {"timeout": 30}')
+    return dict(found or {})
+
+
 def _server(host: str | None, port: int | None, schema: str | None) -> tuple[str, str]:
     """Return the server's address and bare host name, from all the ways in which they may be written."""
     text = (host or "").strip()
@@ -105,7 +118,7 @@ def _server(host: str | None, port: int | None, schema: str | None) -> tuple[str
     # In a connection URI, the path is the schema: ropo://…@rc.ropo24.fi/rest
     scheme = (schema or "").strip("/ ").casefold().replace("rest", "")
     try:
-        parts = urlsplit(text if "://" in text else f"{scheme or 'https'}://{text}")
+        parts = urlsplit(text if "://" in text else f"{scheme or 'https'}://{_bracketed(text)}")
         hostname, own_port = parts.hostname, parts.port
     except ValueError:
         hostname = own_port = None
@@ -113,6 +126,8 @@ def _server(host: str | None, port: int | None, schema: str | None) -> tuple[str
         not hostname
         or parts.scheme not in {"http", "https"}
         or parts.path.strip("/") not in {"", "rest"}
+        or parts.query
+        or parts.fragment
         or "@" in parts.netloc
         or any(character.isspace() for character in hostname)
     ):
@@ -123,9 +138,18 @@ def _server(host: str | None, port: int | None, schema: str | None) -> tuple[str
         raise RopoConfigurationError(
             "Server (host) says another scheme or port than Schema or Port; keep one"
         )
-    shown = f"[{hostname}]" if ":" in hostname else hostname
     number = own_port or port
-    return f"{parts.scheme}://{shown}{f':{number}' if number else ''}", hostname
+    if number and not 0 < number <= 65535:  # noqa: PLR2004 - the last port
+        raise RopoConfigurationError("Port is not between 1 and 65535; leave it empty for the usual one")
+    return f"{parts.scheme}://{_bracketed(hostname)}{f':{number}' if number else ''}", hostname
+
+
+def _bracketed(hostname: str) -> str:
+    """Return a host name, in brackets if it is an IPv6 address: a connection URI loses them in Airflow."""
+    try:
+        return f"[{hostname}]" if ipaddress.ip_address(hostname).version == 6 else hostname  # noqa: PLR2004
+    except ValueError:
+        return hostname
 
 
 def _is_loopback(hostname: str) -> bool:
@@ -136,7 +160,7 @@ def _is_loopback(hostname: str) -> bool:
 
 
 def _timezone(extra: Mapping[str, Any], hostname: str) -> str:
-    default = _TIMEZONES.get(hostname[-3:], DEFAULT_TIMEZONE)
+    default = _TIMEZONES.get(hostname.rstrip(".")[-3:], DEFAULT_TIMEZONE)
     name = str(extra.get("timezone", default))
     find_timezone(name)
     return name
@@ -157,12 +181,22 @@ def _verify(extra: Mapping[str, Any]) -> bool | str:
     value = extra.get("verify", True)
     if value is True or str(value).casefold() == "true":
         return True
-    if not isinstance(value, str) or not os.path.exists(value):
+    if not isinstance(value, str) or not _is_ca_bundle(value):
         raise RopoConfigurationError(
             "extra verify must be true, or the path of a CA bundle that exists on the worker; "
             "certificates are always checked"
         )
     return value
+
+
+def _is_ca_bundle(path: str) -> bool:
+    try:
+        if not Path(path).is_dir():
+            ssl.create_default_context(cafile=path)
+    except (OSError, ValueError):
+        return False
+    else:
+        return True
 
 
 def _flag(extra: Mapping[str, Any], name: str) -> bool:

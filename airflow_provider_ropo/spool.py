@@ -124,9 +124,8 @@ class Spool:
     def invalid(self) -> Iterator[InvalidRowError]:
         """Yield the rows that never became an event, in reading order."""
         query = "SELECT row, column_name, reason, id FROM invalid ORDER BY number"
-        with closing(self._database.execute(query)) as rows:
-            for row, column, reason, event_id in rows:
-                yield InvalidRowError(row, column, reason, event_id=event_id)
+        for row, column, reason, event_id in self._database.execute(query):
+            yield InvalidRowError(row, column, reason, event_id=event_id)
 
     def count(self) -> int:
         """Return the number of events to send."""
@@ -134,9 +133,8 @@ class Spool:
 
     def lanes(self) -> Iterator[Iterator[UsageplaceEvent]]:
         """Yield each usage place's events by time, then reading order; the place whose first is oldest first."""
-        with closing(self._database.execute(_LANES)) as rows:
-            for _place, lane in groupby(rows, key=itemgetter(1)):
-                yield map(self._event, lane)
+        for _place, lane in groupby(self._database.execute(_LANES), key=itemgetter(1)):
+            yield map(self._event, lane)
 
     def _event(self, row: tuple[Any, ...]) -> UsageplaceEvent:
         event_id, code, status, time, customernumber, contract_no, description, invoices, *_ = row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import threading
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from airflow_provider_ropo.errors import RopoAuthenticationError
 DOCUMENTED_LIFETIME = 7_200.0
 #: A token is renewed this long before it ends, in seconds, or after nine tenths of a short life.
 MARGIN = 60.0
+#: A token that claims to be good for longer counts its seconds in some unit of its own.
+_LONGEST_LIFETIME = 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ def lifetime_of(token: str, now: float) -> float:
         body = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         lifetime = float(claims["exp"]) - float(claims.get("iat", now))
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError, binascii.Error, OverflowError):
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         return DOCUMENTED_LIFETIME
-    return lifetime if 0 < lifetime < float("inf") else DOCUMENTED_LIFETIME
+    return lifetime if 0 < lifetime <= _LONGEST_LIFETIME else DOCUMENTED_LIFETIME
 
 
 class TokenKeeper:

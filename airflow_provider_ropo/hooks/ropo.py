@@ -48,8 +48,8 @@ class RopoHook(BaseHook):
             connection = self.get_connection(self.ropo_conn_id)
         except AirflowNotFoundException:
             raise RopoConfigurationError(
-                f"connection {self.ropo_conn_id!r} is not defined; add one of type Ropo One under Admin, "
-                "Connections"
+                f"connection {self.ropo_conn_id!r} is not defined, or not in a way Airflow can read; add one "
+                "of type Ropo One under Admin, Connections"
             ) from None
         return RopoSettings.from_connection(
             self.ropo_conn_id,
@@ -58,7 +58,7 @@ class RopoHook(BaseHook):
             password=connection.password,
             port=connection.port,
             schema=connection.schema,
-            extra=connection.extra_dejson,
+            extra=connection.extra,
         )
 
     @cached_property

@@ -194,6 +194,7 @@ class UsageplaceEventOperator(BaseOperator):
 
     def _preview(self, spool: Spool, settings: RopoSettings, summary: DeliverySummary) -> None:
         """Show the first payloads, and leave every event where it is."""
+        self.log.info("Preview: nothing is posted; %s events would be", f"{spool.count():,}")
         for event in islice(chain.from_iterable(spool.lanes()), SHOWN):
             payload = event.to_payload(jobid_as_string=settings.jobid_as_string)
             self.log.info("Preview: would post %s", json.dumps(masked(payload), ensure_ascii=False))

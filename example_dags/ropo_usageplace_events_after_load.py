@@ -1,0 +1,43 @@
+"""Report to Ropo One as soon as the warehouse table of field work outcomes has been loaded.
+
+The DAG that loads the table names it as an outlet: ``outlets=[Asset("warehouse://field_work_outcome")]``. A run
+that an asset triggers has no dates of its own, so the query asks for the newest load instead.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, Asset
+
+from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+
+with DAG(
+    dag_id="ropo_usageplace_events_after_load",
+    schedule=[Asset("warehouse://field_work_outcome")],
+    start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Helsinki"),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    doc_md=__doc__,
+    tags=["ropo"],
+):
+    UsageplaceEventOperator(
+        task_id="report_usageplace_events",
+        sql="""
+            SELECT
+                work_order_no AS id,
+                place_code AS usageplacecode,
+                result AS status,
+                done_at AS time,
+                remark AS description,
+                invoice_no AS invoicenumber,
+                ropo_jobid AS jobid
+            FROM field_work_outcome
+            WHERE load_no = (SELECT max(load_no) FROM field_work_outcome)
+        """,
+        sql_conn_id="warehouse",
+        statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
+        on_empty="fail",
+    )

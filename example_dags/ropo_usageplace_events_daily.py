@@ -1,0 +1,35 @@
+"""Every morning, report to Ropo One what the field crews did since the morning before.
+
+``CronDataIntervalTimetable`` gives every run a real data interval, which the query selects by. (On Airflow 3,
+``schedule="@daily"`` would give an interval of no width, and the query would find nothing.)
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+
+with DAG(
+    dag_id="ropo_usageplace_events_daily",
+    schedule=CronDataIntervalTimetable("0 5 * * *", timezone="Europe/Helsinki"),
+    start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Helsinki"),
+    catchup=False,
+    # One run after another: a usage place's earlier events are then at Ropo One before its later ones.
+    max_active_runs=1,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    params={"preview": Param(default=False, type="boolean", title="Preview: read and check, post nothing")},
+    doc_md=__doc__,
+    tags=["ropo"],
+):
+    UsageplaceEventOperator(
+        task_id="report_usageplace_events",
+        sql="sql/usageplace_events.sql",
+        sql_conn_id="warehouse",
+        statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
+        preview="{{ params.preview }}",
+    )

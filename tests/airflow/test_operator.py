@@ -1,0 +1,436 @@
+"""The operator against a real SQLite warehouse and a real sandbox, mostly without Airflow's machinery around it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_ropo.errors import (
+    DeliveriesFailedError,
+    RopoAuthenticationError,
+    RopoConfigurationError,
+    RopoConnectError,
+)
+from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+from airflow_provider_ropo.sandbox import Fault, Sandbox
+
+COLUMNS = ("id", "usageplacecode", "status", "time", "customernumber", "description")
+GOOD = ("e1", "643007572062443672", "disconnected", "2024-01-04 10:41:40", "A123456", None)
+BAD = ("e2", "643007572062443689", "notdisconnected", "2024-01-04 11:00:00", "A123457", None)
+REFUSED = ("e3", "UNKNOWN-1", "connected", "2024-01-04 12:00:00", "A123458", None)
+NOTHING = {
+    "rows": 0,
+    "events": 0,
+    "delivered": 0,
+    "already_delivered": 0,
+    "rejected": 0,
+    "invalid": 0,
+    "undelivered": 0,
+    "unconfirmed": 0,
+    "held": 0,
+}
+
+
+class TaskInstance:
+    """Takes what the operator pushes."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: object) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A SQLite database with a table ``outcome``, behind the connection ``warehouse``."""
+    path = tmp_path / "warehouse.db"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+
+    def fill(*rows: tuple[Any, ...], columns: tuple[str, ...] = COLUMNS) -> Path:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute(f"CREATE TABLE outcome ({', '.join(columns)})")
+            marks = ", ".join("?" * len(columns))
+            database.executemany(f"INSERT INTO outcome VALUES ({marks})", rows)  # noqa: S608
+            database.commit()
+        return path
+
+    return fill
+
+
+def make(**parameters: Any) -> UsageplaceEventOperator:
+    source = {} if "events" in parameters else {"sql": "SELECT * FROM outcome", "sql_conn_id": "warehouse"}
+    return UsageplaceEventOperator(task_id="report", **{**source, **parameters})
+
+
+def run(context: dict[str, Any] | None = None, **parameters: Any) -> dict[str, int]:
+    operator = make(**parameters)
+    context = context if context is not None else {}
+    operator.render_template_fields(context)
+    return operator.execute(context)
+
+
+def event(number: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": f"e{number}",
+        "usageplacecode": f"place-{number}",
+        "status": "disconnected",
+        "time": f"2024-01-04 10:00:{number:02}",
+        **fields,
+    }
+
+
+def test_a_row_arrives_as_the_documented_message(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
+    """A warehouse row is at Ropo One as one event, and the counts say so."""
+    warehouse(GOOD)
+
+    counts = run()
+
+    assert {**NOTHING, "rows": 1, "events": 1, "delivered": 1} == counts
+    assert [
+        {
+            "id": "e1",
+            "usageplacecode": "643007572062443672",
+            "customernumber": "A123456",
+            "time": "2024-01-04 10:41:40",
+            "status": "disconnected",
+            "description": "Usage place disconnected",
+        }
+    ] == sandbox.events
+
+
+def test_bad_rows_do_not_stop_the_others(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
+    """Everything sendable is sent, then the task is red once, with ids and reasons, and is not retried."""
+    later = ("e4", "643007572062443696", "connected", "2024-01-04 13:00:00", None, None)
+    warehouse(BAD, REFUSED, GOOD, later)
+    task_instance = TaskInstance()
+
+    with pytest.raises(DeliveriesFailedError) as caught:
+        run({"ti": task_instance})
+
+    counts = {**NOTHING, "rows": 4, "events": 4, "delivered": 2, "rejected": 1, "invalid": 1}
+    assert isinstance(caught.value, AirflowFailException)
+    assert counts == caught.value.summary
+    assert {"return_value": counts} == task_instance.pushed
+    assert ["e1", "e4"] == [sent["id"] for sent in sandbox.events]
+    assert "2 of 4 events are at Ropo One: 2 delivered, 1 rejected, 1 invalid" in str(caught.value)
+    assert "row 1 (id e2): description: is missing" in str(caught.value)
+    assert "id e3: HTTP 400 Unknown usage place" in str(caught.value)
+
+
+def test_no_customers_data_in_log_or_error(
+    warehouse: Callable[..., Path], sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the log nor the error holds a customer's number, the API code or a token."""
+    warehouse(GOOD, BAD, REFUSED)
+    with pytest.raises(DeliveriesFailedError) as caught:
+        run()
+
+    said = "".join([*capfd.readouterr(), str(caught.value), repr(caught.value)])
+    assert "1 of 3 events" in said
+    assert [] == [secret for secret in ("A123456", "A123457", "A123458", "eyJ") if secret in said]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "attempts"),
+    [
+        pytest.param(Fault(status=503, headers={"Retry-After": "9999"}), "undelivered", 1, id="503 for hours"),
+        pytest.param(Fault(cut=True, remember=True), "unconfirmed", 5, id="reset"),
+    ],
+)
+def test_transient_failures_are_retried_then_red(
+    sandbox: Sandbox, fault: Fault, status: str, attempts: int
+) -> None:
+    """What may pass is tried again, then counted for what it is, and Airflow may retry the task."""
+    sandbox.script([fault] * attempts)
+
+    with pytest.raises(DeliveriesFailedError) as caught:
+        run(events=[event(1), event(2, usageplacecode="place-1"), event(3)])
+
+    assert not isinstance(caught.value, AirflowFailException)
+    assert {**NOTHING, "rows": 3, "events": 3, "delivered": 1, status: 1, "held": 1} == caught.value.summary
+
+
+def test_a_transient_failure_that_passes_is_delivered(sandbox: Sandbox) -> None:
+    """A 503 and a 429 are followed by the same event again."""
+    sandbox.script([Fault(status=503, headers={"Retry-After": "0"}), Fault(status=429)])
+
+    counts = run(events=[event(1)])
+
+    assert {**NOTHING, "rows": 1, "events": 1, "delivered": 1} == counts
+    assert ["e1"] == [sent["id"] for sent in sandbox.events]
+
+
+def test_the_warehouse_is_let_go_before_the_first_post(
+    warehouse: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While events are posted, the warehouse can be written to."""
+    path = warehouse(*[(f"e{n}", f"p{n}", "connected", f"2024-01-04 10:00:{n:02}", None, None) for n in range(5)])
+    locked = []
+
+    def write() -> None:
+        while not sandbox.events:
+            time.sleep(0.01)
+        with closing(sqlite3.connect(path, timeout=0)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            locked.append(len(sandbox.events))
+
+    with Sandbox(latency=0.1) as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", f"ropo://1000011:sandbox@{sandbox.url[7:]}/http")
+        writer = threading.Thread(target=write)
+        writer.start()
+        run()
+        writer.join()
+
+    assert len(locked) == 1
+    assert locked[0] < 5
+
+
+def test_events_of_a_place_arrive_in_the_order_of_their_time(sandbox: Sandbox) -> None:
+    """Reading order does not matter, time does."""
+    times = ["12:00:00", "09:00:00", "10:30:00"]
+
+    run(events=[event(n, usageplacecode="one", time=f"2024-01-04 {t}") for n, t in enumerate(times)])
+
+    assert ["09:00:00", "10:30:00", "12:00:00"] == [sent["time"][-8:] for sent in sandbox.events]
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        pytest.param("SELECT * FROM outcome WHERE id = ?", ["{{ wanted }}"], id="list"),
+        pytest.param("SELECT * FROM outcome WHERE id = :id", {"id": "{{ wanted }}"}, id="mapping"),
+        pytest.param("SELECT * FROM outcome WHERE id = '{{ wanted }}'", None, id="in the SQL"),
+    ],
+)
+def test_parameters_are_templated_and_in_the_drivers_style(
+    warehouse: Callable[..., Path], sandbox: Sandbox, sql: str, parameters: Any
+) -> None:
+    """Query parameters reach the driver as it wants them."""
+    warehouse(GOOD, REFUSED)
+
+    run({"wanted": "e1"}, sql=sql, parameters=parameters)
+
+    assert ["e1"] == [sent["id"] for sent in sandbox.events]
+
+
+def test_columns_and_statuses_are_mapped(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
+    """Other column names and status values are translated."""
+    warehouse(("w1", "P1", 7, "2024-01-04 10:00"), columns=("ORDER_NO", "PLACE", "RESULT", "DONE_AT"))
+
+    run(
+        columns={"id": "order_no", "usageplacecode": "place", "status": "result", "time": "done_at"},
+        statuses={7: "connected"},
+    )
+
+    assert [("w1", "P1", "connected")] == [(e["id"], e["usageplacecode"], e["status"]) for e in sandbox.events]
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        pytest.param("SELECT id, status FROM outcome", ["id, status", "usageplacecode", "time"], id="absent"),
+        pytest.param("SELECT *, 1 AS ID FROM outcome", ["id twice"], id="twice"),
+        pytest.param("SELECT id, status FROM outcome WHERE 0", ["usageplacecode"], id="absent and no rows"),
+    ],
+)
+def test_columns_that_cannot_serve_fail_before_any_post(
+    warehouse: Callable[..., Path], sandbox: Sandbox, sql: str, named: list[str]
+) -> None:
+    """A missing or doubled column is a mistake in the task, said with the columns there are."""
+    warehouse(GOOD)
+
+    with pytest.raises(RopoConfigurationError) as caught:
+        run(sql=sql)
+
+    assert isinstance(caught.value, AirflowFailException)
+    assert [] == [name for name in named if name not in str(caught.value)]
+    assert [] == sandbox.events
+
+
+@pytest.mark.parametrize(
+    ("connection", "error", "named"),
+    [
+        pytest.param({}, RopoConfigurationError, ["Server (host)"], id="no host"),
+        pytest.param({"login": ""}, RopoConfigurationError, ["Customer number (login)"], id="no login"),
+        pytest.param({"password": ""}, RopoConfigurationError, ["API code (password)"], id="no password"),
+        pytest.param({"host": "http://ropo24.fi"}, RopoConfigurationError, ["https"], id="http"),
+        pytest.param({"password": "wr0ng"}, RopoAuthenticationError, ["API code (password)"], id="refused"),
+        pytest.param({"host": "http://127.0.0.1:9"}, RopoConnectError, ["Server (host)"], id="nobody there"),
+    ],
+)
+def test_a_connection_that_cannot_work_is_named(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any], error: type, named: list[str]
+) -> None:
+    """The error names the connection, the field and the remedy, never the secret; nothing is posted."""
+    known = {"conn_type": "ropo", "host": sandbox.url, "login": "1000011", "password": "s4ndb0x"}
+    known = known | connection if connection else {**known, "host": ""}
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps(known))
+
+    with pytest.raises(error) as caught:
+        run(ropo_conn_id="mine", events=[event(1)])
+
+    assert [] == [name for name in ["'mine'", *named] if name not in str(caught.value)]
+    assert not any(secret in str(caught.value) for secret in ("s4ndb0x", "wr0ng"))
+    assert (error is not RopoConnectError) == isinstance(caught.value, AirflowFailException)
+    assert [] == sandbox.arrivals
+
+
+def test_a_refused_sign_in_still_pushes_the_counts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not sent is counted undelivered, what is invalid invalid."""
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", f"ropo://1000011:wrong@{sandbox.url[7:]}/http")
+    task_instance = TaskInstance()
+
+    with pytest.raises(RopoAuthenticationError):
+        run({"ti": task_instance}, ropo_conn_id="mine", events=[event(1), event(2, status=None)])
+
+    assert {**NOTHING, "rows": 2, "events": 2, "invalid": 1, "undelivered": 1} == task_instance.pushed["return_value"]
+
+
+def test_a_token_refused_in_mid_run_stops_it(sandbox: Sandbox) -> None:
+    """A 401 after a fresh token ends the posting; what is left is undelivered."""
+    sandbox.script([Fault(status=200, remember=True), Fault(status=401), Fault(status=401)])
+    task_instance = TaskInstance()
+
+    with pytest.raises(RopoAuthenticationError):
+        run({"ti": task_instance}, events=[event(n) for n in range(1, 5)])
+
+    assert {**NOTHING, "rows": 4, "events": 4, "delivered": 1, "undelivered": 3} == task_instance.pushed["return_value"]
+    assert 3 == len(sandbox.arrivals)
+
+
+def test_preview_posts_nothing(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+    """A preview reads, checks and counts, and shows payloads without customers' data."""
+    invoices = [{"invoicenumber": "594294", "jobid": 4321}]
+
+    counts = run(events=[event(1, customernumber="A123456", invoices=invoices), event(2)], preview=True)
+
+    assert {**NOTHING, "rows": 2, "events": 2, "undelivered": 2} == counts
+    assert [] == sandbox.arrivals
+    assert 0 == sandbox.sign_ins
+    log = "".join(capfd.readouterr())
+    assert '"usageplacecode": "place-1"' in log
+    assert '"customernumber": "***"' in log
+    assert not any(data in log for data in ("A123456", "594294", "4321"))
+
+
+@pytest.mark.parametrize(("param", "posted"), [("True", 0), ("False", 1), ("true", 0)])
+def test_preview_is_templated(sandbox: Sandbox, param: str, posted: int) -> None:
+    """A DAG param can turn the preview on."""
+    run({"params": {"preview": param}}, events=[event(1)], preview="{{ params.preview }}")
+
+    assert posted == len(sandbox.events)
+
+
+def test_preview_is_red_for_invalid_rows(sandbox: Sandbox) -> None:
+    """A preview says of a bad row what the run would."""
+    with pytest.raises(DeliveriesFailedError, match=r"row 2 \(id e2\): status"):
+        run(events=[event(1), event(2, status="gone")], preview=True)
+
+    assert [] == sandbox.arrivals
+
+
+@pytest.mark.parametrize(
+    ("max_failed", "red"), [(0, True), (1, True), (2, False), (0.4, True), (0.5, False)], ids=str
+)
+def test_max_failed_tolerates_a_count_or_a_fraction(sandbox: Sandbox, max_failed: float, red: bool) -> None:  # noqa: FBT001
+    """Two of four events are bad: that is more than one or 0.4, and not more than two or 0.5."""
+    events = [event(1), event(2), event(3, status="gone"), event(4, usageplacecode="UNKNOWN")]
+    operator = make(events=events, max_failed=max_failed)
+
+    outcome = [operator.execute({})] if not red else []
+
+    if red:
+        with pytest.raises(DeliveriesFailedError):
+            operator.execute({})
+    else:
+        assert 2 == outcome[0]["rejected"] + outcome[0]["invalid"]
+
+
+def test_max_failed_never_tolerates_what_may_yet_arrive(sandbox: Sandbox) -> None:
+    """Undelivered events are red however many failures are tolerated."""
+    sandbox.script([Fault(status=503, headers={"Retry-After": "9999"})])
+
+    with pytest.raises(DeliveriesFailedError):
+        run(events=[event(1)], max_failed=100)
+
+
+def test_no_rows_succeed_by_default(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
+    """An empty result is a good end, and needs no sign-in."""
+    warehouse()
+
+    counts = run()
+
+    assert NOTHING == counts
+    assert 0 == sandbox.sign_ins
+
+
+@pytest.mark.parametrize(
+    ("on_empty", "error"), [("skip", AirflowSkipException), ("fail", DeliveriesFailedError)], ids=str
+)
+def test_no_rows_may_skip_or_fail(sandbox: Sandbox, on_empty: Any, error: type[Exception]) -> None:
+    """An empty result skips or fails the task where that is asked for; the counts are pushed."""
+    task_instance = TaskInstance()
+
+    with pytest.raises(error, match="no rows"):
+        run({"ti": task_instance}, events=[], on_empty=on_empty)
+
+    assert {"return_value": NOTHING} == task_instance.pushed
+
+
+@pytest.mark.parametrize(
+    ("events", "named"),
+    [
+        pytest.param("[{'id': 1}]", ".output", id="text"),
+        pytest.param([["e1", "place"]], "item 1 is a list", id="list of lists"),
+        pytest.param({"id": "e1"}, "list of row mappings", id="one mapping"),
+    ],
+)
+def test_events_that_are_no_list_of_mappings_are_refused(sandbox: Sandbox, events: Any, named: str) -> None:
+    """A mistake in what is handed over is said, not guessed at."""
+    with pytest.raises(RopoConfigurationError, match=named):
+        run(events=events)
+
+
+def test_a_bug_is_not_a_rejected_row(sandbox: Sandbox) -> None:
+    """What is no documented error passes through with its own traceback, before anything is posted."""
+
+    class Broken(dict[str, Any]):
+        def values(self) -> Any:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make(events=[event(1), Broken(event(2))]).execute({})
+
+    assert [] == sandbox.arrivals
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        pytest.param({}, "either `sql` or `events`", id="neither"),
+        pytest.param({"sql": "SELECT 1", "events": []}, "either `sql` or `events`", id="both"),
+        pytest.param({"sql": "SELECT 1"}, "sql_conn_id", id="no connection"),
+        pytest.param({"events": [], "on_empty": "ignore"}, "on_empty", id="on_empty"),
+        pytest.param({"events": [], "max_failed": -1}, "max_failed", id="max_failed"),
+    ],
+)
+def test_mistakes_are_found_when_the_dag_is_parsed(parameters: dict[str, Any], named: str) -> None:
+    """What can be checked without a connection is checked in the constructor."""
+    with pytest.raises(RopoConfigurationError, match=named):
+        UsageplaceEventOperator(task_id="report", **parameters)
+
+
+def test_a_connection_that_is_no_database_is_named(sandbox: Sandbox) -> None:
+    """Pointing sql_conn_id at something else than a database says so."""
+    with pytest.raises(RopoConfigurationError, match="'ropo_default' is no SQL database"):
+        run(sql="SELECT 1", sql_conn_id="ropo_default")
