@@ -142,9 +142,7 @@ def read_status(value: object, statuses: Mapping[str, UsageplaceStatus]) -> Usag
     key = status_key(value)
     status = statuses.get(key) or _STATUSES.get(key)
     if status is None:
-        raise UnusableCellError(
-            f"is not one of {', '.join(_STATUSES)}; map the warehouse's own values with `statuses`"
-        )
+        raise UnusableCellError(f"is not one of {', '.join(_STATUSES)}; map the warehouse's own values with `statuses`")
     return status
 
 
@@ -219,9 +217,7 @@ def _parse_time(text: str) -> dt.datetime:
     date, minutes, seconds, fraction, offset = match.groups()
     fraction = f".{fraction[:6]}" if fraction else ""
     try:
-        return dt.datetime.fromisoformat(
-            f"{date} {minutes}{seconds or ':00'}{fraction}{(offset or '').upper()}"
-        )
+        return dt.datetime.fromisoformat(f"{date} {minutes}{seconds or ':00'}{fraction}{(offset or '').upper()}")
     except ValueError:
         raise UnusableCellError("is not a time that exists in the calendar") from None
 

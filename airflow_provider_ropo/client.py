@@ -107,9 +107,7 @@ class RopoClient:
         if isinstance(result, RopoAuthenticationError):
             result = self._post_event(payload, self._keeper.get(instead_of=token))
         if isinstance(result, RopoAuthenticationError):
-            raise self._named(
-                result, "refuses even a fresh token; ask Ropo support whether the API code may report"
-            )
+            raise self._named(result, "refuses even a fresh token; ask Ropo support whether the API code may report")
         if isinstance(result, RopoResponseError):
             raise result
         return result
@@ -196,8 +194,7 @@ class RopoClient:
         if isinstance(error, ValueError):
             # InvalidURL, InvalidProxyURL, InvalidSchema: found out before anything is sent.
             return RopoConfigurationError(
-                f"{where} cannot be called ({type(error).__name__}); "
-                "check Server (host) and this worker's proxies"
+                f"{where} cannot be called ({type(error).__name__}); check Server (host) and this worker's proxies"
             )
         for cause in _causes(error):
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):

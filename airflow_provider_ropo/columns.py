@@ -82,7 +82,7 @@ def status_map(statuses: Mapping[Any, str]) -> dict[str, UsageplaceStatus]:
     for value, name in statuses.items():
         key, status = status_key(value), known.get(status_key(name))
         if not key:
-            raise RopoConfigurationError(f"statuses maps {value!r}, which is neither text nor a whole number")
+            raise RopoConfigurationError(f"statuses maps {value!r}; a value is text, a whole number or a boolean")
         if status is None or result.setdefault(key, status) is not status:
             raise RopoConfigurationError(
                 f"statuses maps {value!r} to {name!r}; each value needs exactly one of {', '.join(known)}"

@@ -66,9 +66,7 @@ def persist(
             delay = backoff.delay(attempt, retry_after) if error.transient else None
             if delay is None:
                 return Ending(error, attempt, unanswered)
-            log.warning(
-                "%s: attempt %d of %d: %s; again in %.1f s", what, attempt, backoff.max_attempts, error, delay
-            )
+            log.warning("%s: attempt %d of %d: %s; again in %.1f s", what, attempt, backoff.max_attempts, error, delay)
             sleep(delay)
 
 

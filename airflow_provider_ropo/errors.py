@@ -53,9 +53,7 @@ class InvalidRowError(RopoError):
     :param reason: why, never with the value itself: it may be a customer's.
     """
 
-    def __init__(
-        self, row: str = "", column: str = "", reason: str = "", *, event_id: str | None = None
-    ) -> None:
+    def __init__(self, row: str = "", column: str = "", reason: str = "", *, event_id: str | None = None) -> None:
         super().__init__(f"{row}: {column}: {reason}", event_id=event_id)
         self.row = row
         self.column = column

@@ -115,9 +115,7 @@ class UsageplaceEvent:
         if self.contract_no is not None:
             payload["contract_no"] = self.contract_no
         if self.invoices:
-            payload["invoices"] = [
-                invoice.to_payload(jobid_as_string=jobid_as_string) for invoice in self.invoices
-            ]
+            payload["invoices"] = [invoice.to_payload(jobid_as_string=jobid_as_string) for invoice in self.invoices]
         payload["time"] = _wall_clock(self.time)
         payload["status"] = self.status.value
         if self.description is not None:
@@ -177,9 +175,7 @@ class RowReader:
             column = self._names.get(error.field, error.field)
             label = row_label(number, event_id)
             raise InvalidRowError(label, column, error.reason, event_id=event_id) from None
-        return UsageplaceEvent(
-            event_id, code, status, time, customernumber, contract_no, description, invoices
-        )
+        return UsageplaceEvent(event_id, code, status, time, customernumber, contract_no, description, invoices)
 
     def _cell(self, values: Sequence[Any], field: str, read: Callable[[Any], T]) -> T | None:
         index = self._at.get(field)
@@ -203,9 +199,7 @@ class RowReader:
         if number is None and jobid is None:
             return listed or ()
         if listed:
-            raise UnusableCellError(
-                "stands beside invoicenumber or jobid; a row gives one or the other", "invoices"
-            )
+            raise UnusableCellError("stands beside invoicenumber or jobid; a row gives one or the other", "invoices")
         return (Invoice(number, jobid),)
 
 

@@ -76,9 +76,7 @@ def _checked(
 ) -> tuple[Any, ...]:
     unknown = sorted(set(extra) - set(EXTRAS))
     if unknown:
-        raise RopoConfigurationError(
-            f"extra {', '.join(unknown)} is not known; there are {', '.join(EXTRAS)}"
-        )
+        raise RopoConfigurationError(f"extra {', '.join(unknown)} is not known; there are {', '.join(EXTRAS)}")
     # A form leaves fields nobody filled in as null or empty.
     extra = {name: value for name, value in extra.items() if value not in (None, "")}
     server, hostname = _server(host, port, schema)
@@ -135,9 +133,7 @@ def _server(host: str | None, port: int | None, schema: str | None) -> tuple[str
             "Server (host) is not a server's address such as rc.ropo24.fi or https://rc.ropo24.fi"
         )
     if scheme not in {"", parts.scheme} or (own_port and port and own_port != port):
-        raise RopoConfigurationError(
-            "Server (host) says another scheme or port than Schema or Port; keep one"
-        )
+        raise RopoConfigurationError("Server (host) says another scheme or port than Schema or Port; keep one")
     number = own_port or port
     if number and not 0 < number <= 65535:  # noqa: PLR2004 - the last port
         raise RopoConfigurationError("Port is not between 1 and 65535; leave it empty for the usual one")

@@ -14,7 +14,7 @@ from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from airflow_provider_ropo.errors import InvalidRowError
 from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus, row_label
@@ -67,7 +67,7 @@ class Spool:
         self._database.executescript(_SCHEMA)
         self._database.execute("BEGIN")
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> Self:
         """Return the spool itself."""
         return self
 
@@ -93,9 +93,7 @@ class Spool:
                 event.customernumber,
                 event.contract_no,
                 event.description,
-                json.dumps([(invoice.invoicenumber, invoice.jobid) for invoice in invoices])
-                if invoices
-                else None,
+                json.dumps([(invoice.invoicenumber, invoice.jobid) for invoice in invoices]) if invoices else None,
             )
         )
         if len(self._events) >= BATCH:
@@ -118,8 +116,9 @@ class Spool:
         self._database.execute("BEGIN")
         last = 0
         while batch := self._all("SELECT rowid, id FROM shared WHERE rowid > ? LIMIT ?", last, BATCH):
-            for last, event_id in batch:
+            for _rowid, event_id in batch:
                 self._settle_one(event_id)
+            last = batch[-1][0]
 
     def invalid(self) -> Iterator[InvalidRowError]:
         """Yield the rows that never became an event, in reading order."""

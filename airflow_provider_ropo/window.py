@@ -88,7 +88,7 @@ class RunDates(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a context may hold anything
         if key in RUN_DATES:
-            return self.note(key, self._context[key] if key in self._context else None)
+            return self.note(key, self._context.get(key))
         value = self._context[key]
         return _DagRun(value, self) if key == "dag_run" and value is not None else value
 

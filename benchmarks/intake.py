@@ -35,13 +35,13 @@ FILL = """
 """
 SQLITE = (
     "INSERT INTO outcome WITH RECURSIVE counter (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter LIMIT {rows}) "
-    + FILL.replace("{time}", "datetime('2024-01-01', (n * 31) % 2000000 || ' seconds')")
+    + FILL.replace("{time}", "datetime('2024-01-01', ((n * 31) % 2000000) || ' seconds')")
     + "FROM counter"
 )
 POSTGRES = (
     "INSERT INTO outcome "
     + FILL.replace("{time}", "TIMESTAMP '2024-01-01' + ((n * 31) % 2000000) * INTERVAL '1 second'")
-    + "FROM generate_series(1, {rows}) AS counter (n)"
+    + "FROM generate_series(1::bigint, {rows}) AS counter (n)"
 )
 
 
@@ -78,7 +78,7 @@ def main() -> None:
             small = None
             for size in sizes:
                 command = [sys.executable, __file__, "--measure", kind, where, str(size)]
-                figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
                 small = small or figures["peak"]
                 print(
                     f"{kind:<12}{size:>12,}{size / figures['in']:>14,.0f}{size / figures['out']:>16,.0f}"

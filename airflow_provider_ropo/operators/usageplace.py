@@ -105,7 +105,7 @@ class UsageplaceEventOperator(BaseOperator):
         max_failed: float = 0,
         on_empty: Literal["succeed", "skip", "fail"] = "succeed",
         preview: bool | str = False,
-        **kwargs: Any,
+        **kwargs: Any,  # noqa: ANN401 - as Airflow's
     ) -> None:
         super().__init__(**kwargs)
         self.sql = sql
@@ -181,7 +181,7 @@ class UsageplaceEventOperator(BaseOperator):
 
     def _warehouse(self) -> Any:  # noqa: ANN401 - PEP 249 has no type
         connection = BaseHook.get_connection(str(self.sql_conn_id))
-        hook = connection.get_hook(hook_params=self.sql_hook_params)
+        hook = connection.get_hook(hook_params=self.sql_hook_params)  # type: ignore[no-untyped-call]
         if not isinstance(hook, DbApiHook):
             raise RopoConfigurationError(
                 f"connection {self.sql_conn_id!r} is no SQL database: {type(hook).__name__} is no DbApiHook"
@@ -227,9 +227,7 @@ class UsageplaceEventOperator(BaseOperator):
             client.close()
         return None
 
-    def _report(
-        self, summary: DeliverySummary, stopped: RopoError | None, context: Context
-    ) -> dict[str, int]:
+    def _report(self, summary: DeliverySummary, stopped: RopoError | None, context: Context) -> dict[str, int]:
         """Say the counts, and fail once if they are not good."""
         failure = summary.failure(self.max_failed)
         counts = summary.as_dict()

@@ -29,8 +29,7 @@ UNKNOWN_PLACE = "UNKNOWN"
 """Usage place codes that start like this are refused: the documented way to see a rejection."""
 
 PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 )
 
 
@@ -120,9 +119,7 @@ class LocalRopo:
     async def health(self) -> Response:
         """``GET /health``."""
         log = self.logbook
-        return _json(
-            {"status": "ok", "sign_ins": log.sign_ins, "accepted": log.accepted, "refused": log.refused}
-        )
+        return _json({"status": "ok", "sign_ins": log.sign_ins, "accepted": log.accepted, "refused": log.refused})
 
     async def summary(self) -> Response:
         """``GET /summary``: what the page shows above its table."""

@@ -16,9 +16,9 @@ from airflow_provider_ropo.sandbox.tokens import TWO_HOURS
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
+    from typing import Self
 
     from fastapi import Request
-    from typing_extensions import Self
 
     from airflow_provider_ropo.sandbox.faults import Fault
 
@@ -116,9 +116,7 @@ class Sandbox:
     def __enter__(self) -> Self:
         listening = listen("127.0.0.1", self._port)
         self.url = address(listening)
-        self._thread = threading.Thread(
-            target=self._server.run, args=([listening],), name="ropo-sandbox", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="ropo-sandbox", daemon=True)
         self._thread.start()
         if not self._server.up.wait(PATIENCE):
             raise RuntimeError("The sandbox did not start")

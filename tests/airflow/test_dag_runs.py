@@ -14,7 +14,6 @@ import pytest
 
 from airflow_provider_ropo.sandbox import Fault, Sandbox
 
-
 RunDag = Callable[..., Any]
 
 FRIDAY = datetime(2024, 1, 5, 6, tzinfo=UTC)
@@ -176,22 +175,20 @@ def test_transient_failures_are_retried_by_airflow(run_dag: RunDag, sandbox: San
     assert ["x1"] == sent(sandbox)
 
 
-WINDOW = '''
+WINDOW = """
 with DAG(DAG_ID, schedule={schedule}, start_date=START) as dag:
     UsageplaceEventOperator{make}(
         task_id="report", sql_conn_id="warehouse", retries=2, retry_delay=timedelta(0), sql="{sql}",
         parameters={parameters}
     )
-'''
+"""
 
 
 def window(sql: str, parameters: object = None, schedule: str = '"@daily"') -> str:
     return WINDOW.format(schedule=schedule, sql=sql, parameters=parameters, make="")
 
 
-START_TO_END = (
-    "SELECT * FROM outcome WHERE time >= '{{ data_interval_start }}' AND time < '{{ data_interval_end }}'"
-)
+START_TO_END = "SELECT * FROM outcome WHERE time >= '{{ data_interval_start }}' AND time < '{{ data_interval_end }}'"
 
 
 @pytest.mark.parametrize(
@@ -243,7 +240,13 @@ def test_a_mapped_task_is_guarded_too(run_dag: RunDag, sandbox: Sandbox) -> None
 
 @pytest.mark.parametrize(
     "template",
-    ["{{ ds }}", "{{ data_interval_start }}", "{{ ts_nodash }}", "{{ dag_run.logical_date }}", "{{ logical_date | ds }}"],
+    [
+        "{{ ds }}",
+        "{{ data_interval_start }}",
+        "{{ ts_nodash }}",
+        "{{ dag_run.logical_date }}",
+        "{{ logical_date | ds }}",
+    ],
 )
 @pytest.mark.parametrize("where", ["sql", "parameters"])
 def test_a_run_without_dates_is_refused(run_dag: RunDag, sandbox: Sandbox, template: str, where: str) -> None:

@@ -60,7 +60,7 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         with closing(sqlite3.connect(path)) as database:
             database.execute(f"CREATE TABLE outcome ({', '.join(columns)})")
             marks = ", ".join("?" * len(columns))
-            database.executemany(f"INSERT INTO outcome VALUES ({marks})", rows)  # noqa: S608
+            database.executemany(f"INSERT INTO outcome VALUES ({marks})", rows)
             database.commit()
         return path
 
@@ -147,9 +147,7 @@ def test_no_customers_data_in_log_or_error(
         pytest.param(Fault(cut=True, remember=True), "unconfirmed", 5, id="reset"),
     ],
 )
-def test_transient_failures_are_retried_then_red(
-    sandbox: Sandbox, fault: Fault, status: str, attempts: int
-) -> None:
+def test_transient_failures_are_retried_then_red(sandbox: Sandbox, fault: Fault, status: str, attempts: int) -> None:
     """What may pass is tried again, then counted for what it is, and Airflow may retry the task."""
     sandbox.script([fault] * attempts)
 
@@ -269,7 +267,11 @@ def test_columns_that_cannot_serve_fail_before_any_post(
     ],
 )
 def test_a_connection_that_cannot_work_is_named(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any], error: type, named: list[str]
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    connection: dict[str, Any],
+    error: type,
+    named: list[str],
 ) -> None:
     """The error names the connection, the field and the remedy, never the secret; nothing is posted."""
     known = {"conn_type": "ropo", "host": sandbox.url, "login": "1000011", "password": "s4ndb0x"}
@@ -339,9 +341,7 @@ def test_preview_is_red_for_invalid_rows(sandbox: Sandbox) -> None:
     assert [] == sandbox.arrivals
 
 
-@pytest.mark.parametrize(
-    ("max_failed", "red"), [(0, True), (1, True), (2, False), (0.4, True), (0.5, False)], ids=str
-)
+@pytest.mark.parametrize(("max_failed", "red"), [(0, True), (1, True), (2, False), (0.4, True), (0.5, False)], ids=str)
 def test_max_failed_tolerates_a_count_or_a_fraction(sandbox: Sandbox, max_failed: float, red: bool) -> None:  # noqa: FBT001
     """Two of four events are bad: that is more than one or 0.4, and not more than two or 0.5."""
     events = [event(1), event(2), event(3, status="gone"), event(4, usageplacecode="UNKNOWN")]
