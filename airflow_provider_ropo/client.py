@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import ssl
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -34,16 +34,7 @@ _NEVER_LEFT = (
     urllib3.exceptions.NewConnectionError,
     urllib3.exceptions.ConnectTimeoutError,
     urllib3.exceptions.NameResolutionError,
-    urllib3.exceptions.ProxyError,
-    ssl.SSLCertVerificationError,
-)
-# What a TLS handshake ends with when the other side does not speak it, or not as we do.
-_HANDSHAKE = (
-    "WRONG_VERSION_NUMBER",
-    "HTTP_REQUEST",
-    "UNSUPPORTED_PROTOCOL",
-    "HANDSHAKE_FAILURE",
-    "RECORD_LAYER",
+    # Not ProxyError: that is also what becomes of an event whose proxy hangs up without an answer.
 )
 
 
@@ -197,19 +188,15 @@ class RopoClient:
                 f"{where} cannot be called ({type(error).__name__}); check Server (host) and this worker's proxies"
             )
         for cause in _causes(error):
-            if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-                reason = cause.reason or ""
-                if (
-                    isinstance(cause, _NEVER_LEFT)
-                    or cause.library == "X509"  # what should be a CA bundle is none
-                    or any(word in reason for word in _HANDSHAKE)
-                ):
-                    return RopoConnectError(
-                        f"{where} and this worker do not agree on TLS ({reason}); check Server (host) and extra verify"
-                    )
-            if isinstance(cause, _NEVER_LEFT):
+            if isinstance(cause, _NEVER_LEFT) or _is_refused_tunnel(cause):
                 return RopoConnectError(
-                    f"{where} cannot be reached ({type(cause).__name__}); check Server (host) and the network"
+                    f"{where} cannot be reached ({type(cause).__name__}); "
+                    "check Server (host), the network and this worker's proxies"
+                )
+            if isinstance(cause, OSError) and _is_before_tls(cause):
+                reason = getattr(cause, "reason", None) or type(cause).__name__
+                return RopoConnectError(
+                    f"{where} and this worker do not agree on TLS ({reason}); check Server (host) and extra verify"
                 )
         waited = f" within {settings.timeout:g} s" if isinstance(error, requests.Timeout) else ""
         return RopoTimeoutError(f"{where} gave no whole answer{waited} ({type(error).__name__})")
@@ -227,6 +214,21 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield current
         # Not __context__: it may be an older error that has nothing to do with this request.
         waiting += [current.__cause__, getattr(current, "reason", None), *current.args]
+
+
+def _is_refused_tunnel(cause: BaseException) -> bool:
+    """Tell whether a proxy said no to CONNECT, for which http.client has no class of its own."""
+    return isinstance(cause, OSError) and str(cause).startswith("Tunnel connection failed")
+
+
+def _is_before_tls(cause: OSError) -> bool:
+    """Tell whether there was no TLS yet to send anything through: no CA bundle, or still the handshake.
+
+    The same errors come later too, when they mean nothing of the kind: where they come from tells them apart.
+    """
+    return getattr(cause, "library", None) == "X509" or any(
+        frame.f_code.co_name == "do_handshake" for frame, _line in traceback.walk_tb(cause.__traceback__)
+    )
 
 
 def _customers_data(payload: Mapping[str, Any]) -> Iterator[str]:
