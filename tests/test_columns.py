@@ -52,7 +52,7 @@ def test_two_columns_of_one_name() -> None:
 
 def test_unknown_field_in_columns() -> None:
     """A field that no event has is a mistake in the task, whatever the rows are."""
-    with pytest.raises(RopoConfigurationError, match="usage_place_code.*the fields are id, usageplacecode"):
+    with pytest.raises(RopoConfigurationError, match=r"usage_place_code.*the fields are id, usageplacecode"):
         locate_fields(NEEDED, {"usage_place_code": "status"}, check=False)
 
 
@@ -70,7 +70,7 @@ def test_fields() -> None:
 
 def test_status_map() -> None:
     """The warehouse's values, text or numbers, lead to the three statuses."""
-    mapped = status_map({"Cut Off": "disconnected", 1: "Connected", Decimal("-1"): "not_disconnected"})
+    mapped = status_map({"Cut Off": "disconnected", 1: "Connected", Decimal(-1): "not_disconnected"})
 
     assert {
         "cutoff": UsageplaceStatus.DISCONNECTED,
@@ -86,9 +86,9 @@ def test_status_map() -> None:
         ({"cut": None}, "maps 'cut' to None"),
         ({"cut": "disconnected", "CUT": "connected"}, "maps 'CUT' to 'connected'; each value needs exactly one"),
         ({1: "disconnected", "1": "connected"}, "maps '1' to 'connected'"),
-        ({None: "connected"}, "maps None, which is neither text nor a whole number"),
-        ({1.5: "connected"}, r"maps 1\.5, which is neither"),
-        ({"-": "connected"}, "maps '-', which is neither"),
+        ({None: "connected"}, "maps None; a value is text, a whole number or a boolean"),
+        ({1.5: "connected"}, r"maps 1\.5; a value is"),
+        ({"-": "connected"}, "maps '-'; a value is"),
     ],
     ids=["unknown", "no status", "letter case", "number and text", "NULL", "float", "nothing left"],
 )

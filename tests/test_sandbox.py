@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
@@ -280,9 +280,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("name", "changes"), REFUSED.values(), ids=REFUSED)
-def test_what_breaks_the_schema_is_refused_by_name(
-    sandbox: Sandbox, name: str, changes: dict[str, object]
-) -> None:
+def test_what_breaks_the_schema_is_refused_by_name(sandbox: Sandbox, name: str, changes: dict[str, object]) -> None:
     """A break of the documented schema gets 400 and an HttpApiProblem that names exactly that property."""
     answer = post(sandbox.url, EVENT | changes)
 
@@ -390,7 +388,7 @@ def test_the_list_shows_accepted_events_in_the_order_of_arrival(sandbox: Sandbox
     listed = requests.get(f"{sandbox.url}/events", timeout=5).json()
 
     moment = datetime.fromisoformat(listed[0].pop("received_at"))
-    assert (moment.utcoffset(), datetime.now(timezone.utc) - moment < timedelta(seconds=30)) == (
+    assert (moment.utcoffset(), datetime.now(UTC) - moment < timedelta(seconds=30)) == (
         timedelta(0),
         True,
     )
@@ -689,9 +687,7 @@ def test_a_sender_that_hangs_up_is_no_error(sandbox: Sandbox, caplog: pytest.Log
 
 @contextlib.contextmanager
 def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    with subprocess.Popen(
-        [*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as running:
+    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         assert running.stdout is not None
         try:
             yield running, running.stdout.readline()
@@ -721,9 +717,7 @@ def test_the_command_says_that_a_port_is_taken(sandbox: Sandbox) -> None:
     """A taken port ends the command with one clear line."""
     port = sandbox.url.rpartition(":")[2]
 
-    ended = subprocess.run(
-        [*COMMAND, "--port", port], capture_output=True, text=True, timeout=10, check=False
-    )
+    ended = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True, timeout=10, check=False)
 
     assert ended.returncode == 1
     assert ended.stderr == f"Port {port} on 127.0.0.1 is taken: choose another with --port\n"
@@ -751,9 +745,7 @@ def test_a_missing_extra_is_named(package: str, use: str) -> None:
     """Without the packages of the extra, library and command say what to install."""
     code = f"import sys; sys.modules[{package!r}] = None; sys.argv = ['sandbox', '--port', '0']; {use}"
 
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=False)
 
     assert ended.returncode == 1
     assert "pip install 'airflow-provider-ropo[sandbox]'" in ended.stderr
@@ -767,8 +759,6 @@ def test_the_sandbox_is_an_island() -> None:
         " name.startswith('airflow_provider_ropo.') and '.sandbox' not in name))"
     )
 
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=True
-    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=True)
 
     assert ended.stdout.strip() == ""

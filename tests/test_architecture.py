@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "airflow_provider_ropo"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+LONGEST_FILE = 290
+LONGEST_FUNCTION = 40
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count the lines of a function's body, its docstring aside."""
+    body = function.body
+    if ast.get_docstring(function) is not None:
+        body = body[1:]
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def imported_by(module: str) -> set[str]:
+    """Return the top-level packages that a fresh interpreter has after importing a module."""
+    script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_imports_only_go_down() -> None:
+    """Every import follows the floors and fences that pyproject.toml draws."""
+    command = Path(sysconfig.get_path("scripts")) / "lint-imports"
+
+    done = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_fit_a_head(path: Path) -> None:
+    """A file is short enough to be read at one sitting."""
+    assert LONGEST_FILE >= len(path.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_functions_fit_a_screen(path: Path) -> None:
+    """A function's body is short enough to be seen at one glance."""
+    too_long = {each.name: lines_of(each) for each in functions(path) if lines_of(each) >= LONGEST_FUNCTION}
+
+    assert {} == too_long
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_tests_say_what_they_hold(path: Path) -> None:
+    """Every test's docstring says in one sentence which behaviour it holds."""
+    silent = [
+        each.name
+        for each in functions(path)
+        if each.name.startswith("test_") and not (ast.get_docstring(each) or "").endswith(".")
+    ]
+
+    assert [] == silent
+
+
+def test_discovery_is_cheap() -> None:
+    """What Airflow reads at every discovery imports nothing that takes time."""
+    heavy = {"requests", "pendulum", "sqlalchemy", "airflow", "urllib3", "sqlite3", "fastapi"}
+
+    assert set() == heavy & imported_by("airflow_provider_ropo.provider_info")
+
+
+@pytest.mark.parametrize("module", ["client", "dispatch", "event", "source", "spool"])
+def test_core_works_without_airflow(module: str) -> None:
+    """The core's modules run where there is no Airflow."""
+    assert set() == {"airflow", "sqlalchemy"} & imported_by(f"airflow_provider_ropo.{module}")
+
+
+def test_sandbox_is_an_island() -> None:
+    """The sandbox judges by its own code, so that it cannot share a mistake with the provider."""
+    imports = subprocess.run(
+        [sys.executable, "-c", "import sys, airflow_provider_ropo.sandbox; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    ours = {name for name in imports if name.startswith("airflow_provider_ropo.")}
+
+    assert "airflow_provider_ropo.sandbox" in ours
+    assert {"airflow_provider_ropo.sandbox"} == {".".join(name.split(".")[:2]) for name in ours}
