@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+SNOWFLAKE := $(VENV)/snowflake
 
-.PHONY: help demo test lint format airflow benchmark build clean
+.PHONY: help demo test test-services lint format airflow benchmark build clean
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/ready ## Run the example DAG through a real Airflow and a local Ropo One (two minutes at most)
 	@$(RUN)/python demo/demo.py
@@ -16,6 +17,10 @@ airflow: $(VENV)/ready ## Open a whole Airflow in the browser, with everything i
 
 test: $(VENV)/ready ## Run every test
 	@$(RUN)/python -m pytest
+
+test-services: $(VENV)/ready $(SNOWFLAKE)/ready ## Run the tests that want MariaDB, Snowflake's driver or a whole Airflow
+	@$(RUN)/python -m pytest tests/services
+	@PYTHONPATH=. $(SNOWFLAKE)/bin/python -m pytest tests/services/snowflake --confcutdir tests/services/snowflake
 
 lint: $(VENV)/ready ## Check style, types and floors
 	@$(RUN)/ruff format --check .
@@ -27,8 +32,9 @@ format: $(VENV)/ready ## Put the code into shape
 	@$(RUN)/ruff format .
 	@$(RUN)/ruff check --fix .
 
-benchmark: $(VENV)/ready ## Measure reading, checking and spooling
+benchmark: $(VENV)/ready ## Measure the intake, and what the ledger costs
 	@$(RUN)/python benchmarks/intake.py
+	@$(RUN)/python benchmarks/posting.py
 
 build: $(VENV)/ready ## Build the wheel and the source distribution
 	@$(RUN)/uv build --python $(RUN)/python
@@ -44,4 +50,10 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	@$(RUN)/uv pip install --quiet --python $(RUN)/python --constraint constraints.txt --group dev --editable '.[sandbox]'
+	@touch $@
+
+# An environment of its own: Snowflake's driver wants older packages than Airflow does.
+$(SNOWFLAKE)/ready: $(VENV)/ready tests/services/snowflake/requirements.txt
+	@$(RUN)/python -m venv --clear $(SNOWFLAKE)
+	@$(RUN)/uv pip install --quiet --python $(SNOWFLAKE)/bin/python --requirement tests/services/snowflake/requirements.txt
 	@touch $@

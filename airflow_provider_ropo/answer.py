@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -23,6 +23,14 @@ from airflow_provider_ropo.errors import (
 )
 
 _LONGEST_DETAIL = 300
+#: These tell nothing about anybody.
+_GUIDES_DESCRIPTIONS = {"Usage place disconnected", "Usage place connected"}
+#: To leave out a shorter one would spoil the answer's own words.
+_SHORTEST_DESCRIPTION = 4
+#: A gateway's word that nothing came back from behind it, though something may have gone there.
+_GATEWAY_UNANSWERED = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+#: What a body may begin with before it says anything: blanks, and the byte order marks of UTF-8 and UTF-16.
+_BEFORE_WORDS = b" \t\r\n\v\f\x00\xef\xbb\xbf\xfe\xff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +57,24 @@ def classify(
     :param now: the time it came, for a ``Retry-After`` that is a date.
     :param secrets: what must not be in a log, should the answer quote it.
     """
-    if 200 <= status_code < 300:
-        if _is_page(headers, body):
-            return RopoServerError(
-                f"HTTP {status_code} with a web page instead of Ropo One's empty answer; what answers there?",
-                status_code=status_code,
-            )
-        return Receipt(status_code)
-    detail = _detail(headers, body, secrets)
-    return _error_class(status_code)(
-        f"HTTP {status_code} {detail or _phrase(status_code)}",
-        status_code=status_code,
-        detail=detail,
-        retry_after=_retry_after(headers.get("Retry-After"), now),
-    )
+    if not 200 <= status_code < 300:
+        error = _refusal(status_code, headers, body, now, secrets)
+        if status_code in _GATEWAY_UNANSWERED:
+            error.may_have_arrived = True
+        return error
+    if _is_page(headers, body):
+        return RopoServerError(
+            f"HTTP {status_code} with a web page instead of Ropo One's empty answer; what answers there?",
+            status_code=status_code,
+        )
+    if _is_problem(body):
+        detail = _detail(headers, body, secrets)
+        return RopoServerError(
+            f"HTTP {status_code} with a problem instead of Ropo One's empty answer: {detail or 'no detail'}",
+            status_code=status_code,
+            detail=detail,
+        )
+    return Receipt(status_code)
 
 
 def read_token(
@@ -81,11 +93,32 @@ def read_token(
         return RopoServerError(
             f"HTTP {status_code} without a token; is this a Ropo One server?", status_code=status_code
         )
-    error = classify(status_code, headers, body, now=now, secrets=secrets)
+    error = _refusal(status_code, headers, body, now, secrets)
     if isinstance(error, RopoRejectedError):
         return RopoAuthenticationError(str(error), status_code=status_code, detail=error.detail)
-    assert isinstance(error, RopoResponseError)  # noqa: S101 - not 2xx, so no receipt
     return error
+
+
+def _refusal(
+    status_code: int, headers: Mapping[str, str], body: bytes, now: dt.datetime, secrets: Iterable[str]
+) -> RopoResponseError:
+    detail = _detail(headers, body, secrets)
+    return _error_class(status_code)(
+        f"HTTP {status_code} {detail or _phrase(status_code)}",
+        status_code=status_code,
+        detail=detail,
+        retry_after=_retry_after(headers.get("Retry-After"), now),
+    )
+
+
+def customers_data(payload: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a payload says about a customer, which an answer may quote."""
+    yield from (str(payload[key]) for key in ("customernumber", "contract_no") if key in payload)
+    description = payload.get("description") or ""
+    if len(description) >= _SHORTEST_DESCRIPTION and description not in _GUIDES_DESCRIPTIONS:
+        yield description
+    for invoice in payload.get("invoices", ()):
+        yield from map(str, invoice.values())
 
 
 def _error_class(status_code: int) -> type[RopoResponseError]:
@@ -122,7 +155,8 @@ def _detail(headers: Mapping[str, str], body: bytes, secrets: Iterable[str]) -> 
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    # What cannot be printed, a ledger's database may not take.
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -135,8 +169,15 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
     # Some servers call an empty answer text/html: that is no page.
-    text = body.strip()
+    text = body.lstrip(_BEFORE_WORDS)
     return bool(text) and ("html" in headers.get("Content-Type", "").casefold() or text[:1] == b"<")
+
+
+def _is_problem(body: bytes) -> bool:
+    """Tell whether a body is an ``HttpApiProblem`` or an ``AuthError``, whatever status it came with."""
+    problem = _json_object(body)
+    status = problem.get("status")
+    return problem.get("errorId") is not None or (isinstance(status, int) and status >= HTTPStatus.BAD_REQUEST)
 
 
 def _retry_after(value: str | None, now: dt.datetime) -> float | None:
@@ -146,8 +187,8 @@ def _retry_after(value: str | None, now: dt.datetime) -> float | None:
         return float(text[:9])
     try:
         date = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=dt.UTC)
+        return max(0.0, (date - now).total_seconds())
+    except (TypeError, ValueError, OverflowError):
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=dt.UTC)
-    return max(0.0, (date - now).total_seconds())

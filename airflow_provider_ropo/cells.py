@@ -23,7 +23,11 @@ _TIME = re.compile(
     r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2})(?:(:\d{2})(?:[.,](\d+))?)?[ ]?(Z|[+-]\d{2}(?::?\d{2})?)?",
     re.ASCII | re.IGNORECASE,
 )
+# As PostgreSQL writes what datetime cannot hold.
+_BEYOND = re.compile(r"-?infinity|\d{5,}-\d{2}-\d{2}.*|\d{4,}-\d{2}-\d{2}.* BC", re.ASCII | re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}", re.ASCII)
+_ENDS = {dt.datetime.min, dt.datetime.max}  # noqa: DTZ901 - wall clocks of any zone
+_END_YEARS = {time.year for time in _ENDS}
 _INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 # A minus before a digit is a sign: -1 is not 1.
 _STATUS_NOISE = re.compile(r"[\s_]+|-(?!\d)")
@@ -119,8 +123,15 @@ def read_time(value: object, zone: dt.tzinfo) -> dt.datetime:
         )
     if type(value) is not dt.datetime:
         value = _plain(value)
+    # What drivers give for an infinite time. The year is asked first, as every row comes by here.
+    if value.year in _END_YEARS and value.replace(tzinfo=None) in _ENDS:
+        raise UnusableCellError("is outside the calendar")
     try:
-        if value.utcoffset() is not None:
+        aware = value.utcoffset() is not None
+    except Exception:  # noqa: BLE001 - a time zone is the caller's own code
+        raise UnusableCellError("has a time zone that does not work") from None
+    try:
+        if aware:
             return value.astimezone(zone)
         local = value.replace(tzinfo=zone)
         if _is_in_gap(local):
@@ -175,17 +186,8 @@ def read_json_list(value: object) -> list[Any]:
 
 def _plain(time: dt.datetime) -> dt.datetime:
     """Return a subclass's value (pendulum's, pandas') without its arithmetic, which skips gaps in silence."""
-    return dt.datetime(
-        time.year,
-        time.month,
-        time.day,
-        time.hour,
-        time.minute,
-        time.second,
-        time.microsecond,
-        time.tzinfo,
-        fold=time.fold,
-    )
+    clock = dt.time(time.hour, time.minute, time.second, time.microsecond, time.tzinfo, fold=time.fold)
+    return dt.datetime.combine(dt.date(time.year, time.month, time.day), clock)
 
 
 def _is_in_gap(local: dt.datetime) -> bool:
@@ -213,6 +215,8 @@ def _parse_time(text: str) -> dt.datetime:
     if match is None:
         if _DATE.fullmatch(text):
             raise UnusableCellError("is a date without a time of day")
+        if _BEYOND.fullmatch(text):
+            raise UnusableCellError("is outside the calendar")
         raise UnusableCellError("is not a time such as 2024-01-04 10:41:40 or 2024-01-04T10:41:40+02:00")
     date, minutes, seconds, fraction, offset = match.groups()
     fraction = f".{fraction[:6]}" if fraction else ""
@@ -223,6 +227,8 @@ def _parse_time(text: str) -> dt.datetime:
 
 
 def _checked_text(text: str) -> str:
+    if "\0" in text:
+        raise UnusableCellError("holds a NUL character")
     if not text.isascii():
         try:
             text.encode()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import os
+import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
 from requests.auth import AuthBase
 
 from airflow_provider_ropo import __version__
-from airflow_provider_ropo.answer import Receipt, classify, read_token
+from airflow_provider_ropo.answer import Receipt, classify, customers_data, read_token
 from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConfigurationError,
@@ -24,11 +28,13 @@ from airflow_provider_ropo.errors import (
     RopoTimeoutError,
     RopoTransportError,
 )
-from airflow_provider_ropo.settings import RopoSettings
+from airflow_provider_ropo.settings import RopoSettings, is_loopback
 from airflow_provider_ropo.tokens import Token, TokenKeeper, lifetime_of
 
 #: Seconds to wait for a connection; for an answer, the connection's own ``timeout``.
 CONNECT_TIMEOUT = 10.0
+#: So many bytes of an answer are read; Ropo One's own are empty or a few lines.
+LONGEST_ANSWER = 65_536
 
 _NEVER_LEFT = (
     urllib3.exceptions.NewConnectionError,
@@ -47,6 +53,12 @@ class _BearerAuth(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._token.value}"
         return request
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - requests' signature
+        """See no redirect: requests takes a ``Location`` apart even where it is not to follow it."""
+        return
 
 
 class RopoClient:
@@ -72,8 +84,11 @@ class RopoClient:
         self._sessions: list[requests.Session] = []
         # Proxies and certificate bundles of the environment, looked up once.
         self._environment = requests.Session().merge_environment_settings(
-            settings.server, {}, stream=False, verify=settings.verify, cert=None
+            settings.server, {}, stream=True, verify=settings.verify, cert=None
         )
+        if is_loopback(urlsplit(settings.server).hostname or ""):
+            # A proxy would carry the API code off this machine, and call itself under that name.
+            self._environment["proxies"] = {}
 
     def sign_in(self) -> dt.datetime:
         """Make sure that there is a token (``POST /token``, API reference "Auth").
@@ -110,13 +125,8 @@ class RopoClient:
 
     def _post_event(self, payload: Mapping[str, Any], token: Token) -> Receipt | RopoResponseError:
         answer = self._post("/rest/usageplace/event", payload, _BearerAuth(token))
-        return classify(
-            answer.status_code,
-            answer.headers,
-            answer.content,
-            now=dt.datetime.now(dt.UTC),
-            secrets=(token.value, self._settings.apicode, *_customers_data(payload)),
-        )
+        secrets = (token.value, self._settings.apicode, *customers_data(payload))
+        return classify(*answer, now=dt.datetime.now(dt.UTC), secrets=secrets)
 
     def _fetch_token(self) -> Token:
         settings, issued = self._settings, self._clock()
@@ -126,13 +136,7 @@ class RopoClient:
         except RopoTransportError as error:
             # Whatever became of the sign-in, no event left with it.
             raise RopoConnectError(f"signing in: {error}") from error
-        value = read_token(
-            answer.status_code,
-            answer.headers,
-            answer.content,
-            now=dt.datetime.now(dt.UTC),
-            secrets=(settings.apicode,),
-        )
+        value = read_token(*answer, now=dt.datetime.now(dt.UTC), secrets=(settings.apicode,))
         if isinstance(value, RopoAuthenticationError):
             raise self._named(
                 value,
@@ -148,16 +152,18 @@ class RopoClient:
         error.args = (f"connection {self._settings.conn_id!r}: {self._settings.server} {trouble}: {error}",)
         return error
 
-    def _post(self, path: str, body: Mapping[str, Any], auth: AuthBase | None) -> requests.Response:
+    def _post(self, path: str, body: Mapping[str, Any], auth: AuthBase | None) -> tuple[int, Mapping[str, str], bytes]:
         settings = self._settings
         try:
-            return self._session().post(
+            answer = self._session().post(
                 settings.server + path,
                 json=body,
                 auth=auth,
                 timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
                 allow_redirects=False,
+                stream=True,
             )
+            return answer.status_code, answer.headers, _body(answer, settings.timeout)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise self._transport_error(error) from None
         except OSError as error:
@@ -170,7 +176,7 @@ class RopoClient:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
+            session = self._local.session = _Session()
             session.trust_env = False
             session.proxies = self._environment["proxies"]
             session.verify = self._environment["verify"]
@@ -182,8 +188,8 @@ class RopoClient:
         """Tell a request that never left from one that may have arrived; in doubt, it may have."""
         settings = self._settings
         where = f"connection {settings.conn_id!r}: {settings.server}"
-        if isinstance(error, ValueError):
-            # InvalidURL, InvalidProxyURL, InvalidSchema: found out before anything is sent.
+        if isinstance(error, ValueError) and not isinstance(error, requests.exceptions.InvalidHeader):
+            # InvalidURL, InvalidProxyURL, InvalidSchema: found out before anything is sent; a header is the answer's.
             return RopoConfigurationError(
                 f"{where} cannot be called ({type(error).__name__}); check Server (host) and this worker's proxies"
             )
@@ -200,6 +206,47 @@ class RopoClient:
                 )
         waited = f" within {settings.timeout:g} s" if isinstance(error, requests.Timeout) else ""
         return RopoTimeoutError(f"{where} gave no whole answer{waited} ({type(error).__name__})")
+
+
+def _body(answer: requests.Response, timeout: float) -> bytes:
+    """Read an answer's body, or its beginning: then the rest is dropped, and the connection with it.
+
+    A timer hangs up, for the socket's own timeout starts anew with every byte that drips in.
+    """
+    body, late = bytearray(), threading.Event()
+    if answer.raw.length_remaining == 0:
+        # The usual answer, for which no timer is needed.
+        return answer.content
+    with answer, _second_handle(answer) as line:
+        alarm = threading.Timer(timeout, _hang_up, (line, late))
+        alarm.start()
+        try:
+            for piece in answer.iter_content(1024):
+                body += piece
+                if len(body) >= LONGEST_ANSWER:
+                    break
+        finally:
+            alarm.cancel()
+            alarm.join()
+            # Also without an error: to an answer of no announced length, hanging up looks like its end.
+            if late.is_set():
+                raise requests.ReadTimeout
+    return bytes(body[:LONGEST_ANSWER])
+
+
+def _second_handle(answer: requests.Response) -> socket.socket:
+    """Return a socket that stays this connection's, even when the answer is read and its own is closed."""
+    try:
+        return socket.socket(fileno=os.dup(answer.raw.fileno()))
+    except OSError as error:
+        # Too many open files; the request has left all the same.
+        raise requests.ConnectionError(error) from error
+
+
+def _hang_up(line: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with contextlib.suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -229,9 +276,3 @@ def _is_before_tls(cause: OSError) -> bool:
     return getattr(cause, "library", None) == "X509" or any(
         frame.f_code.co_name == "do_handshake" for frame, _line in traceback.walk_tb(cause.__traceback__)
     )
-
-
-def _customers_data(payload: Mapping[str, Any]) -> Iterator[str]:
-    yield from (str(payload[key]) for key in ("customernumber", "contract_no") if key in payload)
-    for invoice in payload.get("invoices", ()):
-        yield from map(str, invoice.values())

@@ -70,10 +70,12 @@ class DeliverySummary:
     """Counts deliveries as they come in, and keeps the first that are not good.
 
     :param rows: how many rows were read.
+    :param preview: nothing is posted.
     """
 
-    def __init__(self, rows: int = 0) -> None:
+    def __init__(self, rows: int = 0, *, preview: bool = False) -> None:
         self.rows = rows
+        self._preview = preview
         self.failures: list[Delivery] = []
         self._failed = 0
         self._counts: Counter[DeliveryStatus] = Counter()
@@ -123,8 +125,12 @@ class DeliverySummary:
 
     def __str__(self) -> str:
         """Say the counts, and name the first failures."""
-        counts = [f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])]
-        lines = [f"{self.count(*GOOD):,} of {self.events:,} events are at Ropo One: {', '.join(counts)}"]
+        counts = {status: f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])}
+        lines = [f"{self.count(*GOOD):,} of {self.events:,} events are at Ropo One: {', '.join(counts.values())}"]
+        if self._preview:
+            counts.pop(DeliveryStatus.UNDELIVERED, None)
+            would = f"{self._counts[DeliveryStatus.UNDELIVERED]:,} of {self.events:,} events would be posted"
+            lines = [f"Preview, nothing was posted: {', '.join([would, *counts.values()])}"]
         lines += [f"  {failure}" for failure in self.failures]
         if self._failed > len(self.failures):
             lines.append(f"  … and {self._failed - len(self.failures):,} more")

@@ -7,12 +7,16 @@
     ├── InvalidRowError              names the row's id or number, the column and why           permanent
     ├── RopoTransportError           no answer                                                  transient
     │   ├── RopoConnectError         the request never left: safe to repeat
-    │   └── RopoTimeoutError         it may have arrived: unconfirmed
+    │   └── RopoTimeoutError         .may_have_arrived: unconfirmed
     ├── RopoResponseError            an answer that is not a plain 2xx: .status_code .detail
     │   ├── RopoAuthenticationError  sign-in refused, or 401 after one fresh token: stops the run  permanent
     │   ├── RopoRateLimitError       429: .retry_after                                          transient
     │   ├── RopoRejectedError        other 4xx                                                  permanent
     │   └── RopoServerError          5xx, and answers that make no sense (a redirect, HTML)     transient
+    │                                a 502 or 504 to an event: .may_have_arrived
+    ├── RopoUnavailableError         nothing gets through: the run ends early                    transient
+    ├── RopoLedgerError              the ledger's database failed: no post without memory        transient
+    │   └── SupersededError          a later try of this task instance is at work: this one stops
     └── DeliveriesFailedError        raised once, at the end, with the summary
 
 Every constructor's keyword arguments have defaults, so that the errors survive pickling.
@@ -35,6 +39,9 @@ class RopoError(Exception):
 
     #: Is another attempt worth it?
     transient: ClassVar[bool] = False
+    #: May the event be at Ropo One all the same? True of an event that got no answer, or only a gateway's word that
+    #: it got none: a 502 or 504. Never of a sign-in, with which no event leaves.
+    may_have_arrived: bool = False
 
     def __init__(self, message: str = "", *, event_id: str | None = None) -> None:
         super().__init__(message)
@@ -78,6 +85,8 @@ class RopoConnectError(RopoTransportError):
 class RopoTimeoutError(RopoTransportError):
     """The request left and no whole answer came back: it may have arrived."""
 
+    may_have_arrived = True
+
 
 class RopoResponseError(RopoError):
     """Ropo One answered, and not with a plain success.
@@ -120,6 +129,29 @@ class RopoServerError(RopoResponseError):
     """Ropo One is unwell, or something that is not Ropo One answered."""
 
     transient = True
+
+
+class RopoUnavailableError(RopoError):
+    """Nothing gets through to Ropo One: the run ends early, and the next try takes the rest.
+
+    :param retry_after: seconds Ropo One asked to wait, if it did.
+    """
+
+    transient = True
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RopoLedgerError(RopoError):
+    """The ledger could not be read or written: nothing more is posted, for it would not be remembered."""
+
+    transient = True
+
+
+class SupersededError(RopoLedgerError):
+    """A later try of this very task instance is at work: this process is a ghost, and stops."""
 
 
 class DeliveriesFailedError(RopoError):

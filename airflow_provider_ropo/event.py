@@ -206,7 +206,11 @@ class RowReader:
 def row_label(number: int | None, event_id: str | None = None) -> str:
     """Return what a row is called in messages: ``row 7 (id 1a2b3c4d5)``, as far as it is known."""
     name = "row" if number is None else f"row {number}"
-    return name if event_id is None else f"{name} (id {event_id})"
+    if event_id is None:
+        return name
+    # A line break in an id would make a line of its own in the log.
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in event_id)
+    return f"{name} (id {shown})"
 
 
 def masked(payload: Mapping[str, Any]) -> dict[str, Any]:

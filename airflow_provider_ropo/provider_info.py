@@ -14,8 +14,8 @@ CONNECTION_TYPE: dict[str, Any] = {
     "hook-name": "Ropo One",
     "hook-class-name": "airflow_provider_ropo.hooks.ropo.RopoHook",
     "ui-field-behaviour": {
-        # The server's address may carry scheme and port, and every extra has a field of its own.
-        "hidden-fields": ["schema", "port", "extra"],
+        # The server's address may carry its scheme, and every extra has a field of its own.
+        "hidden-fields": ["schema", "extra"],
         "relabeling": {
             "host": "Server",
             "login": "Customer number (cid)",
@@ -25,6 +25,7 @@ CONNECTION_TYPE: dict[str, Any] = {
             "host": "rc.ropo24.fi (test) or ropo24.fi",
             "login": "1000011",
             "password": "from Ropo support",
+            "port": "443",
         },
     },
     "conn-fields": {

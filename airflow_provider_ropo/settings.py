@@ -80,7 +80,7 @@ def _checked(
     # A form leaves fields nobody filled in as null or empty.
     extra = {name: value for name, value in extra.items() if value not in (None, "")}
     server, hostname = _server(host, port, schema)
-    if server.startswith("http://") and not _is_loopback(hostname) and not _flag(extra, "allow_http"):
+    if server.startswith("http://") and not is_loopback(hostname) and not _flag(extra, "allow_http"):
         raise RopoConfigurationError(
             f"Server (host) {server} is plain http, which would show the API code to the network; use https"
         )
@@ -148,7 +148,8 @@ def _bracketed(hostname: str) -> str:
         return hostname
 
 
-def _is_loopback(hostname: str) -> bool:
+def is_loopback(hostname: str) -> bool:
+    """Is that this machine itself?"""
     try:
         return ipaddress.ip_address(hostname).is_loopback
     except ValueError:

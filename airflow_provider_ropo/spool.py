@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,12 @@ from airflow_provider_ropo.errors import InvalidRowError
 from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus, row_label
 
 BATCH = 2_000
+#: Events of a lane that are in memory at a time.
+PAGE = 64
+#: More invoices than anyone has; it keeps one event from filling the memory.
+MAX_INVOICES = 10_000
 
+_TOO_MANY = f"is that of an event with more than {MAX_INVOICES:,} invoices"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 
@@ -35,19 +40,25 @@ CREATE TABLE invalid (number INTEGER PRIMARY KEY, id, row, column_name, reason);
 """
 _INSERT_EVENT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_INVALID = "INSERT INTO invalid VALUES (?, ?, ?, ?, ?)"
+_GIVE_UP = "INSERT INTO invalid SELECT number, id, row_label(number, id), 'id', ? FROM event WHERE id = ?"
 _COLUMNS = "id, usageplacecode, status, time, customernumber, contract_no, description, invoices"
 
 # Ids that several rows share, or share with a row that is invalid: what they come to is settled one by one.
 _SHARED = """
 CREATE INDEX event_id ON event (id);
+CREATE INDEX lane ON event (usageplacecode, time, number);
 CREATE INDEX invalid_id ON invalid (id);
 CREATE TABLE shared AS
     SELECT id FROM event GROUP BY id HAVING count(*) > 1
     UNION SELECT id FROM event WHERE id IN (SELECT id FROM invalid);
 """
 _LANES = f"""
-SELECT {_COLUMNS}, min(time) OVER (PARTITION BY usageplacecode) AS lane_start
+SELECT {_COLUMNS}, min(time) OVER (PARTITION BY usageplacecode) AS lane_start, number
 FROM event ORDER BY lane_start, usageplacecode, time, number
+"""
+_REST_OF_LANE = f"""
+SELECT {_COLUMNS}, NULL, number FROM event
+WHERE usageplacecode = ? AND (time, number) > (?, ?) ORDER BY time, number LIMIT ?
 """
 
 
@@ -64,6 +75,7 @@ class Spool:
         self._invalid: list[tuple[Any, ...]] = []
         # An empty name: SQLite's own temporary database, on disk, private, gone with the connection.
         self._database = sqlite3.connect("", isolation_level=None)
+        self._database.create_function("row_label", 2, row_label)
         self._database.executescript(_SCHEMA)
         self._database.execute("BEGIN")
 
@@ -83,6 +95,9 @@ class Spool:
         :param number: the row's number in reading order.
         """
         invoices = event.invoices
+        if len(invoices) > MAX_INVOICES:
+            self.reject(number, InvalidRowError(row_label(number, event.id), "id", _TOO_MANY, event_id=event.id))
+            return
         self._events.append(
             (
                 number,
@@ -131,9 +146,18 @@ class Spool:
         return int(self._all("SELECT count(*) FROM event")[0][0])
 
     def lanes(self) -> Iterator[Iterator[UsageplaceEvent]]:
-        """Yield each usage place's events by time, then reading order; the place whose first is oldest first."""
-        for _place, lane in groupby(self._database.execute(_LANES), key=itemgetter(1)):
-            yield map(self._event, lane)
+        """Yield each usage place's events by time, then reading order; the place whose first is oldest first.
+
+        Lanes may be read side by side. Of each, only a few events are in memory.
+        """
+        for _place, rows in groupby(self._database.execute(_LANES), key=itemgetter(1)):
+            yield self._lane(list(islice(rows, PAGE)))
+
+    def _lane(self, page: list[tuple[Any, ...]]) -> Iterator[UsageplaceEvent]:
+        while page:
+            yield from map(self._event, page)
+            last = page[-1]
+            page = self._all(_REST_OF_LANE, *last[1:2], *last[3:4], *last[-1:], PAGE) if len(page) == PAGE else []
 
     def _event(self, row: tuple[Any, ...]) -> UsageplaceEvent:
         event_id, code, status, time, customernumber, contract_no, description, invoices, *_ = row
@@ -161,15 +185,16 @@ class Spool:
         with closing(self._database.execute(query, (event_id,))) as rows:
             number, *first = next(rows)
             invoices = dict.fromkeys(_invoices(first))
-            differing: set[str] = set()
+            reason = ""
             for _number, *other in rows:
-                differing |= _difference(first, other, ignore_invoices=self._gathers)
-                if differing:
-                    break
                 invoices.update(dict.fromkeys(_invoices(other)))
-        if differing:
-            names = ", ".join(sorted(differing))
-            self._give_up(event_id, f"stands on another row with a different {names}")
+                reason = _contradiction(first, other, ignore_invoices=self._gathers)
+                if not reason and len(invoices) > MAX_INVOICES:
+                    reason = _TOO_MANY
+                if reason:
+                    break
+        if reason:
+            self._give_up(event_id, reason)
         else:
             self._gather(event_id, number, json.dumps(list(invoices)) if invoices else None)
 
@@ -178,11 +203,7 @@ class Spool:
         self._database.execute("DELETE FROM event WHERE id = ? AND number <> ?", (event_id, number))
 
     def _give_up(self, event_id: str, reason: str) -> None:
-        numbers = self._database.execute("SELECT number FROM event WHERE id = ?", (event_id,)).fetchall()
-        self._database.executemany(
-            _INSERT_INVALID,
-            ((number, event_id, row_label(number, event_id), "id", reason) for (number,) in numbers),
-        )
+        self._database.execute(_GIVE_UP, (reason, event_id))
         self._database.execute("DELETE FROM event WHERE id = ?", (event_id,))
 
     def _flush(self) -> None:
@@ -199,12 +220,13 @@ def _invoices(row: list[Any]) -> list[tuple[str | None, int | None]]:
     return [tuple(invoice) for invoice in json.loads(row[-1])] if row[-1] else []
 
 
-def _difference(first: list[Any], other: list[Any], *, ignore_invoices: bool) -> set[str]:
-    """Name the fields in which two rows would tell Ropo One different things."""
+def _contradiction(first: list[Any], other: list[Any], *, ignore_invoices: bool) -> str:
+    """Name the fields in which two rows would tell Ropo One different things, if there are any."""
     names = _COLUMNS.split(", ")
     pairs = dict(zip(names, zip(first, other, strict=True), strict=True))
     # Ropo One is told whole seconds.
     pairs["time"] = (first[3] // 1_000_000, other[3] // 1_000_000)
     if ignore_invoices:
         del pairs["invoices"]
-    return {name for name, (one, another) in pairs.items() if one != another}
+    names = sorted(name for name, (one, another) in pairs.items() if one != another)
+    return f"stands on another row with a different {', '.join(names)}" if names else ""

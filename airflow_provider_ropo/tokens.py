@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import threading
 from collections.abc import Callable
@@ -74,12 +75,13 @@ class TokenKeeper:
         """
         with self._lock:
             if self._refusal is not None:
-                raise self._refusal
+                raise copy.copy(self._refusal)
             token = self._token
             if token is None or token is instead_of or token.is_due(self._clock()):
                 try:
                     token = self._token = self._fetch()
                 except RopoAuthenticationError as error:
-                    self._refusal = error
+                    # Nobody is given the one that is kept: each raise adds to an error where it was raised.
+                    self._refusal = copy.copy(error)
                     raise
             return token

@@ -11,24 +11,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Self
 
-from jinja2 import StrictUndefined
+from jinja2 import ChainableUndefined, Undefined
 
 from airflow_provider_ropo.errors import RopoConfigurationError
 
-#: The run's own dates, under all the names a template may know them by.
+#: The run's own dates, under the names every Airflow has for them.
 RUN_DATES = frozenset(
     {
         "data_interval_start",
         "data_interval_end",
         "logical_date",
-        "execution_date",
         "ds",
         "ds_nodash",
         "ts",
         "ts_nodash",
         "ts_nodash_with_tz",
+    }
+)
+#: What else a window may be made of, where there is such a thing: Airflow 2's names, and earlier runs' dates.
+OTHER_DATES = frozenset(
+    {
+        "execution_date",
         "tomorrow_ds",
         "tomorrow_ds_nodash",
         "yesterday_ds",
@@ -39,6 +44,10 @@ RUN_DATES = frozenset(
         "prev_ds",
         "prev_ds_nodash",
         "prev_execution_date",
+        "prev_data_interval_start_success",
+        "prev_data_interval_end_success",
+        "prev_start_date_success",
+        "prev_end_date_success",
     }
 )
 REMEDY = (
@@ -48,17 +57,58 @@ REMEDY = (
 
 
 def refuse_empty_window(used: Mapping[str, Any]) -> None:
-    """Fail if both ends of the data interval were used and lie on each other.
+    """Fail if both ends of the data interval were used and lie on each other, or a date that this run does not have.
 
     :param used: as :class:`RunDates` fills it.
     :raises RopoConfigurationError: saying what to use instead.
     """
-    start, end = used.get("data_interval_start"), used.get("data_interval_end")
-    if start is not None and start == end:
+    for name, value in used.items():
+        if value is None:
+            raise RopoConfigurationError(_missing(name))
+    end = used.get("data_interval_end")
+    if end is None:
+        return
+    # The logical date is the interval's start, under another name.
+    starts = [used[name] for name in ("data_interval_start", "logical_date", "execution_date") if name in used]
+    if end in starts or used.get("ts") == end.isoformat():
         raise RopoConfigurationError(
             f"the query selects between data_interval_start and data_interval_end, and in this run both are "
-            f"{start}: it would find nothing, ever; {REMEDY}"
+            f"{end}: it would find nothing, ever; {REMEDY}"
         )
+
+
+def _missing(name: str) -> str:
+    if name in RUN_DATES:
+        why = "this run has no dates (it was triggered by an asset, or by hand without one)"
+        return f"the query uses {name}, and {why}; trigger it with a logical date, or {REMEDY}"
+    return f"the query uses {name}, and there is none for this run; {REMEDY}"
+
+
+class _MissingDate(ChainableUndefined):
+    """Stands for a date the run does not have; notes when it is used, so that the task fails where its log shows it.
+
+    Failing while the template is rendered would bury the message where Airflow folds the log up. A template that asks
+    first (``is defined``, ``default``) uses nothing.
+    """
+
+    __slots__ = ("_used",)
+
+    def noted_in(self, used: dict[str, Any]) -> Self:
+        """Note uses there."""
+        self._used = used
+        self._undefined_exception = RopoConfigurationError  # type: ignore[assignment]  # jinja only ever raises it
+        self._undefined_hint = _missing(str(self._undefined_name))
+        return self
+
+    def __str__(self) -> str:
+        self._used[str(self._undefined_name)] = None
+        return ""
+
+    def __getattr__(self, name: str) -> Self:
+        return self
+
+    def __call__(self, *_args: object, **_kwargs: object) -> Self:  # type: ignore[override]  # jinja's never returns
+        return self
 
 
 class RunDates(MutableMapping[str, Any]):
@@ -74,22 +124,18 @@ class RunDates(MutableMapping[str, Any]):
 
     def note(self, name: str, value: object) -> object:
         """Return a date's value for use in a template; a missing one complains when it is used."""
-        if name not in RUN_DATES:
+        if name not in RUN_DATES and name not in OTHER_DATES:
             return value
-        if value is None or isinstance(value, StrictUndefined):
-            return StrictUndefined(
-                hint=f"the query uses {name}, and this run has no dates (it was triggered by an asset, or by hand "
-                f"without one); {REMEDY}",
-                name=name,
-                exc=RopoConfigurationError,  # type: ignore[arg-type]  # jinja only ever raises it
-            )
+        # As text, because some are proxies that stand for None.
+        if isinstance(value, Undefined) or str(value) == "None":
+            return _MissingDate(name=name).noted_in(self._used)
         self._used[name] = value
         return value
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a context may hold anything
         if key in RUN_DATES:
             return self.note(key, self._context.get(key))
-        value = self._context[key]
+        value = self.note(key, self._context[key])
         return _DagRun(value, self) if key == "dag_run" and value is not None else value
 
     def __setitem__(self, key: str, value: Any) -> None:  # noqa: ANN401

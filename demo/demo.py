@@ -41,7 +41,8 @@ def report(arrivals: list[dict[str, Any]], log: Path) -> None:
     """Print what the sandbox has, and what the task said."""
     accepted = [arrival["payload"] for arrival in arrivals if arrival["http_status"] == 200]  # noqa: PLR2004
     print(f"\nArrived at Ropo One: {len(accepted)} events\n")
-    for event in accepted:
+    # Several are posted at a time, so that they arrive in no order but that of each usage place.
+    for event in sorted(accepted, key=lambda event: str(event["time"])):
         invoices = len(event.get("invoices", ()))
         print(
             f"  {event['time']}  {event['status']:<15}  {event['usageplacecode']:<18}  {event['id']:<11}  "

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from warehouse import make_warehouse
 
@@ -18,10 +19,17 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
-def connections(warehouse: Path, ropo: str) -> dict[str, dict[str, str]]:
+def connections(warehouse: Path, ropo: str) -> dict[str, dict[str, Any]]:
     """Return the two connections that the example DAGs use."""
     return {
-        "ropo_default": {"conn_type": "ropo", "host": ropo, "login": "1000011", "password": "sandbox"},
+        "ropo_default": {
+            "conn_type": "ropo",
+            "host": ropo,
+            # In the address already; but the Test button of Airflow 3.3.2 wants a connection to have a port.
+            "port": int(ropo.rpartition(":")[2]),
+            "login": "1000011",
+            "password": "sandbox",
+        },
         "warehouse": {"conn_type": "sqlite", "host": str(warehouse)},
     }
 
@@ -30,6 +38,8 @@ def environment(home: Path) -> dict[str, str]:
     """Return the environment of an Airflow that lives in ``home`` and knows the example DAGs."""
     return os.environ | {
         "AIRFLOW_HOME": str(home),
+        # There is no login, so nobody else on the network may get in.
+        "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -72,6 +82,6 @@ def fresh_home(name: str, *, last_day: dt.date, days: int) -> tuple[Path, Path]:
     return home, warehouse
 
 
-def as_variables(known: dict[str, dict[str, str]]) -> dict[str, str]:
+def as_variables(known: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return connections as the environment variables that Airflow reads them from."""
     return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in known.items()}

@@ -30,8 +30,9 @@ def main() -> None:
             f"\n  Airflow    http://127.0.0.1:8080 (no login), up in about half a minute\n"
             f"  Ropo One   {address} (the events as they come in)\n"
             f"  Warehouse  {warehouse}: {DAYS} days, up to yesterday\n\n"
-            f"  Open the DAG ropo_usageplace_events_daily, unpause it, and start a backfill over the last "
-            f"{DAYS} days.\n  Ctrl+C ends everything. Airflow's own log: {home / 'standalone.log'}\n",
+            f"  Open the DAG ropo_usageplace_events_daily and unpause it: yesterday runs by itself. Then Trigger, "
+            f"Backfill,\n  from {today - dt.timedelta(days=DAYS)} to {today}. The tasks turn red, as they should: each "
+            f"day has two bad rows.\n  Ctrl+C ends everything. Airflow's own log: {home / 'standalone.log'}\n",
             flush=True,
         )
         with (home / "standalone.log").open("wb") as output:

@@ -1,7 +1,8 @@
 """Report to Ropo One as soon as the warehouse table of field work outcomes has been loaded.
 
 The DAG that loads the table names it as an outlet: ``outlets=[Asset("warehouse://field_work_outcome")]``. A run
-that an asset triggers has no dates of its own, so the query asks for the newest load instead.
+that an asset triggers has no dates of its own, so the query looks back three days from the run's start, and the ledger
+drops what is at Ropo One already: what a run that failed has left behind, the next one takes along.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ with DAG(
                 invoice_no AS invoicenumber,
                 ropo_jobid AS jobid
             FROM field_work_outcome
-            WHERE load_no = (SELECT max(load_no) FROM field_work_outcome)
+            WHERE recorded_at >= '{{ (dag_run.start_date - macros.timedelta(days=3)).strftime("%Y-%m-%d %H:%M:%S") }}'
         """,
         sql_conn_id="warehouse",
+        ledger_table="ropo_ledger",
         statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
         on_empty="fail",
     )

@@ -19,7 +19,9 @@ with DAG(
     schedule=CronDataIntervalTimetable("0 5 * * *", timezone="Europe/Helsinki"),
     start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Helsinki"),
     catchup=False,
-    # One run after another: a usage place's earlier events are then at Ropo One before its later ones.
+    # One scheduled run at a time. That alone keeps no order from run to run: after a run that failed the next one
+    # starts all the same, and its events overtake those that have not arrived; and the runs of a backfill go side
+    # by side, as many as the backfill says. What is overtaken is sent nevertheless, and marked stale in the ledger.
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     params={"preview": Param(default=False, type="boolean", title="Preview: read and check, post nothing")},
@@ -31,5 +33,7 @@ with DAG(
         sql="sql/usageplace_events.sql",
         sql_conn_id="warehouse",
         statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
+        # Remembers what is at Ropo One, so that a retry, a cleared run or a backfill posts nothing twice.
+        ledger_table="ropo_ledger",
         preview="{{ params.preview }}",
     )

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from airflow_provider_ropo.answer import Receipt, classify, read_token
+from airflow_provider_ropo.answer import Receipt, classify, customers_data, read_token
 from airflow_provider_ropo.errors import (
     DeliveriesFailedError,
     InvalidRowError,
@@ -49,6 +49,12 @@ def refusal(status: int, headers: dict[str, str] | None = None, body: bytes = b"
         pytest.param(200, HTML, b"\r\n", id="200 with an empty line, called text/html"),
         pytest.param(200, {"Content-Type": "application/json"}, b'{"new": "field"}', id="200 with JSON"),
         pytest.param(200, {"Content-Type": "text/plain"}, b"OK", id="200 with OK"),
+        pytest.param(200, HTML, b"\xef\xbb\xbf", id="200 with nothing but a byte order mark, called text/html"),
+        pytest.param(200, {}, b'{"status": 200}', id="200 that says so again"),
+        pytest.param(200, {}, b'{"status": "received", "id": 4}', id="200 with a status in words"),
+        pytest.param(200, {}, b'{"status": true, "errorId": null}', id="200 with a status of yes and no error"),
+        pytest.param(200, {}, b'[{"status": 400}]', id="200 with a list"),
+        pytest.param(200, {}, b"500", id="200 with a number"),
     ],
 )
 def test_a_plain_success_is_a_receipt(status: int, headers: dict[str, str], body: bytes) -> None:
@@ -64,6 +70,13 @@ def test_a_plain_success_is_a_receipt(status: int, headers: dict[str, str], body
         pytest.param(200, HTML, PAGE, RopoServerError, id="200 HTML"),
         pytest.param(200, {}, b"  \n" + PAGE, RopoServerError, id="200 HTML nobody calls so"),
         pytest.param(204, HTML, PAGE, RopoServerError, id="204 HTML"),
+        pytest.param(200, {}, b"\xef\xbb\xbf \n" + PAGE, RopoServerError, id="200 HTML after a byte order mark"),
+        pytest.param(200, {}, PAGE.decode().encode("utf-16"), RopoServerError, id="200 HTML in UTF-16"),
+        pytest.param(200, {}, b"\xfe\xff" + PAGE.decode().encode("utf-16-be"), RopoServerError, id="200 HTML, big end"),
+        pytest.param(200, PROBLEM, problem(), RopoServerError, id="200 HttpApiProblem"),
+        pytest.param(200, {}, b"\xef\xbb\xbf" + problem(), RopoServerError, id="200 HttpApiProblem after a mark"),
+        pytest.param(202, {}, b'{"status": 500}', RopoServerError, id="202 of a status alone"),
+        pytest.param(200, {}, b'{"errorId": 3, "errorText": "Unknown"}', RopoServerError, id="200 AuthError"),
         pytest.param(101, {}, b"", RopoServerError, id="101"),
         pytest.param(300, {}, b"", RopoServerError, id="300"),
         pytest.param(301, {"Location": "https://elsewhere.example"}, b"", RopoServerError, id="301"),
@@ -141,6 +154,11 @@ def test_an_error_knows_whether_another_attempt_is_worth_it(error: type[RopoErro
         pytest.param("Thu, 99 Jan 2024 10:41:10 GMT", None, id="no such day"),
         pytest.param("Fri, 04 Jan 999999 10:41:10 GMT", None, id="no such year"),
         pytest.param("Thu, 04 Jan 2024 10:41:10 +9999999999", None, id="no such offset"),
+        pytest.param(f"Thu, {'9' * 21} Jan 2024 10:41:10 GMT", None, id="a day beyond the machine's numbers"),
+        pytest.param(f"Thu, 04 Jan {'9' * 21} 10:41:10 GMT", None, id="a year beyond them"),
+        pytest.param(f"Thu, 04 Jan 2024 10:41:10 +{'9' * 21}", None, id="an offset beyond them"),
+        pytest.param("Fri, 31 Dec 9999 23:59:59 -2359", 251_698_022_239.0, id="past the end of the calendar"),
+        pytest.param("Mon, 01 Jan 0001 00:00:00 +2359", 0.0, id="before its beginning"),
     ],
 )
 def test_retry_after_in_both_forms(status: int, header: str | None, expected: float | None) -> None:
@@ -176,6 +194,51 @@ def test_the_detail_is_what_the_answer_says_for_itself(body: bytes, expected: st
 
     assert expected == error.detail
     assert expected in str(error)
+
+
+def test_a_problem_that_calls_itself_a_success_is_told() -> None:
+    """What a 2xx says of a problem is in the error, without what must not be in a log."""
+    result = classify(200, PROBLEM, problem("Bad", "customer A123456"), now=NOW, secrets=["A123456"])
+
+    assert isinstance(result, RopoServerError)
+    assert result.detail == "Bad: customer ***"
+    assert str(result) == "HTTP 200 with a problem instead of Ropo One's empty answer: Bad: customer ***"
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 408, 429, 499, 500, 501, 502, 503, 504, 505, 599])
+def test_a_gateways_word_leaves_an_event_open(status: int) -> None:
+    """Of all answers that are no success, only a gateway's 502 and 504 say nothing about what is behind it."""
+    error = refusal(status, HTML, PAGE)
+
+    assert (status in {502, 504}) == error.may_have_arrived
+
+
+@pytest.mark.parametrize("status", [400, 500, 502, 504])
+def test_a_sign_in_leaves_no_event_open(status: int) -> None:
+    """With a sign-in no event leaves, so none can have arrived."""
+    error = read_token(status, {}, b"", now=NOW)
+
+    assert isinstance(error, RopoResponseError)
+    assert not error.may_have_arrived
+
+
+def test_what_a_payload_says_about_a_customer() -> None:
+    """Numbers, invoices and free text are a customer's; the place, the time and the guide's wording are not."""
+    payload = {
+        "id": "e1",
+        "usageplacecode": "RE1",
+        "customernumber": "A123456",
+        "contract_no": "555555b",
+        "invoices": [{"jobid": 123456, "invoicenumber": "594294"}],
+        "time": "2024-01-04 10:41:40",
+        "status": "notdisconnected",
+        "description": "Anna Ek was not at home",
+    }
+
+    told = list(customers_data(payload))
+
+    assert sorted(told) == ["123456", "555555b", "594294", "A123456", "Anna Ek was not at home"]
+    assert list(customers_data({**payload, "description": None}))[2:] == ["123456", "594294"]
 
 
 def test_without_a_detail_the_status_is_named() -> None:
@@ -294,3 +357,12 @@ def test_errors_pickle(error: RopoError) -> None:
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
 
     assert (type(error), str(error), vars(error)) == (type(again), str(again), vars(again))
+
+
+def test_what_cannot_be_printed_is_left_out() -> None:
+    """A NUL or half a surrogate pair in an answer does not reach a log or a ledger."""
+    body = rb'{"title": "No\u0000pe", "detail": "\ud800 why"}'
+
+    error = classify(400, {}, body, now=NOW)
+
+    assert "No pe: why" == error.detail

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -268,6 +269,12 @@ def test_time_in_the_repeated_hour() -> None:
         "0001-01-01T00:00:00+14:00",
         "9999-12-31T23:59:59-14:00",
         dt.datetime.max.replace(tzinfo=dt.UTC),
+        "infinity",
+        "-infinity",
+        "12024-01-04 10:41:40",
+        "12024-01-04",
+        "0044-03-15 10:00:00 BC",
+        "0044-03-15 BC",
     ],
     ids=str,
 )
@@ -275,6 +282,17 @@ def test_time_outside_the_calendar(value: object) -> None:
     """A placeholder whose moment no calendar holds is refused, though its wall clock looks sound."""
     with pytest.raises(UnusableCellError, match="outside the calendar"):
         read_time(value, HELSINKI)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Helsinki", "America/New_York"])
+@pytest.mark.parametrize("tz", [None, dt.UTC], ids=["naive", "aware"])
+@pytest.mark.parametrize(
+    "end", [naive("0001-01-01T00:00:00"), naive("9999-12-31T23:59:59.999999")], ids=["first", "last"]
+)
+def test_time_that_stands_for_infinity(end: dt.datetime, tz: dt.tzinfo | None, zone: str) -> None:
+    """The first and the last moment of Python's calendar are what drivers make of infinity, in any zone."""
+    with pytest.raises(UnusableCellError, match="outside the calendar"):
+        read_time(end.replace(tzinfo=tz), ZoneInfo(zone))
 
 
 def test_time_with_an_undecided_zone() -> None:
@@ -287,6 +305,27 @@ def test_time_with_an_undecided_zone() -> None:
     actual = read_time(dt.datetime(2024, 1, 4, 10, 41, 40, tzinfo=Undecided()), HELSINKI)
 
     assert "2024-01-04T10:41:40+02:00" == actual.isoformat()
+
+
+class Broken(dt.tzinfo):
+    """A time zone whose offset is whatever comes out of a call."""
+
+    def __init__(self, offset: Callable[[], Any]) -> None:
+        self.offset = offset
+
+    def utcoffset(self, _when: dt.datetime | None) -> Any:
+        return self.offset()
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [dt.tzinfo(), Broken(lambda: {}["offset"]), Broken(lambda: 7200), Broken(lambda: dt.timedelta(hours=24))],
+    ids=["abstract", "raises", "number", "a day"],
+)
+def test_time_with_a_broken_zone(zone: dt.tzinfo) -> None:
+    """A time zone that cannot say its offset is the row's trouble, not the task's."""
+    with pytest.raises(UnusableCellError, match="has a time zone that does not work"):
+        read_time(dt.datetime(2024, 1, 4, 10, 41, 40, tzinfo=zone), HELSINKI)
 
 
 @pytest.mark.parametrize(
@@ -390,3 +429,9 @@ def test_json_list_refuses(value: object, reason: str) -> None:
     """Malformed JSON, a repeated key, or something other than a list is refused with a reason."""
     with pytest.raises(UnusableCellError, match=reason):
         read_json_list(value)
+
+
+def test_a_nul_character_is_refused() -> None:
+    """What some databases cannot hold is refused with a reason, not left to fail in the ledger."""
+    with pytest.raises(UnusableCellError, match="NUL"):
+        read_text("64300\x007572")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime as dt
+import gc
 import ipaddress
 import json
 import os
@@ -60,6 +61,9 @@ TOKEN = "e30.e30.c2lnbmF0dXJl"
 PAGE = b"<!doctype html><html><body>Maintenance</body></html>"
 HTML = {"Content-Type": "text/html"}
 RESET = struct.pack("ii", 1, 0)
+#: A name that only a proxy can make something of.
+ELSEWHERE = "ropo.invalid"
+FLOOD = 256 * 1024 * 1024
 
 Connect = Callable[..., RopoClient]
 
@@ -72,6 +76,8 @@ def http(status: int, body: bytes = b"", **headers: str) -> bytes:
 
 
 SIGNED_IN = http(201, json.dumps({"token": TOKEN}).encode())
+#: The same, told in a way that leaves no doubt that the next request needs a connection of its own.
+SIGNED_IN_AND_CLOSED = http(201, json.dumps({"token": TOKEN}).encode(), Connection="close")
 ACCEPTED = http(200)
 
 
@@ -93,6 +99,7 @@ class Wire:
     def __init__(self, *answers: Say, sign_in: Say = Say(SIGNED_IN), tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.connections = 0
+        self.flooded = 0
         self._answers = list(answers) or [Say(ACCEPTED)]
         self._sign_in = sign_in
         self._tls = tls
@@ -164,6 +171,13 @@ class Wire:
     def _leave(self, connection: socket.socket, how: str) -> None:
         if how == "hold":
             self._over.wait(10)
+        if how == "drip":
+            # Long enough to tell a deadline from patience, and not for ever.
+            for _ in range(60):
+                connection.sendall(b"0")
+                self._over.wait(0.05)
+        while how == "flood" and self.flooded < FLOOD:
+            self.flooded += connection.send(bytes(65536))
         if how == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
@@ -272,9 +286,10 @@ def connect() -> Iterator[Connect]:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a certificate that vouches for itself, and its key, for 127.0.0.1."""
+    """Make a certificate that vouches for itself, and its key, for 127.0.0.1 and the name behind a proxy."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A Ropo One of our own")])
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(ELSEWHERE)]
     now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -285,7 +300,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
     folder = tmp_path_factory.mktemp("tls")
@@ -303,6 +318,15 @@ def tls(authority: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority, authority.with_name("key.pem"))
     return context
+
+
+def behind(proxy: Wire, monkeypatch: pytest.MonkeyPatch, **others: str) -> None:
+    """Let the environment name a proxy for everything."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        others[name] = proxy.url
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name.upper(), value)
 
 
 def closed_port() -> int:
@@ -401,6 +425,39 @@ def test_every_answer_is_told_apart(
         assert 3.0 == result.retry_after
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(400, False), (429, False), (500, False), (502, True), (503, False), (504, True)],
+)
+def test_an_event_a_gateway_lost_sight_of_may_have_arrived(
+    sandbox: Sandbox,
+    connect: Connect,
+    status: int,
+    expected: bool,  # noqa: FBT001 - a table
+) -> None:
+    """A 502 or 504 says that a gateway got no answer, not that Ropo One got no event; the error keeps saying so."""
+    sandbox.script([Fault(status=status)])
+
+    with pytest.raises(RopoResponseError) as caught:
+        connect(sandbox).post_usageplace_event(EVENT)
+
+    again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
+    assert [expected, expected] == [caught.value.may_have_arrived, again.may_have_arrived]
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_sign_in_a_gateway_lost_sight_of_leaves_no_event_open(
+    sandbox: Sandbox, connect: Connect, status: int
+) -> None:
+    """With a sign-in no event leaves, whatever became of it."""
+    sandbox.script_sign_in([Fault(status=status)])
+
+    with pytest.raises(RopoServerError) as caught:
+        connect(sandbox).post_usageplace_event(EVENT)
+
+    assert not caught.value.may_have_arrived
+
+
 @pytest.mark.parametrize("status", [101, 600, 799, 999])
 def test_a_status_nobody_knows_is_no_success(connect: Connect, status: int) -> None:
     """A status outside of HTTP's classes is trouble of the server, with its number."""
@@ -432,6 +489,30 @@ def test_a_redirect_is_never_followed(sandbox: Sandbox, connect: Connect, status
 
     assert status == caught.value.status_code
     assert 0 == elsewhere.connections
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        pytest.param(b"http://[bad", id="half an IPv6 address"),
+        pytest.param(b"//[", id="half a host"),
+        pytest.param(b"/\xe4\xff", id="no UTF-8"),
+        pytest.param(b"http://elsewhere.example:99999999/", id="no port"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("path", ["token", "usageplace/event"])
+def test_a_redirect_to_nowhere_is_like_any_other(connect: Connect, location: bytes, path: str) -> None:
+    """Where a redirect points to is not even looked at, so it may be no address at all."""
+    redirect = Say(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n")
+    with Wire(redirect, sign_in=redirect if path == "token" else Say(SIGNED_IN)) as wire:
+        client = connect(wire)
+
+        with pytest.raises(RopoServerError) as caught:
+            client.post_usageplace_event(EVENT)
+
+        assert f"/rest/{path}" == wire.paths[-1]
+    assert 302 == caught.value.status_code
 
 
 def test_a_redirected_sign_in_is_not_followed_either(sandbox: Sandbox, connect: Connect) -> None:
@@ -475,6 +556,17 @@ def test_without_a_whole_answer_the_event_may_have_arrived(connect: Connect, say
     assert wire.url in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # urllib3 leaves this socket to the garbage collector
+def test_an_answer_of_two_lengths_is_no_matter_of_configuration(connect: Connect) -> None:
+    """A header that makes no sense is the answer's: the event has left, and may have arrived."""
+    with Wire(Say(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nabcde")) as wire:
+        (result,) = map(type, results([lambda: connect(wire).post_usageplace_event(EVENT)]))
+
+        assert [EVENT] == wire.events
+    gc.collect()
+    assert RopoTimeoutError is result
+
+
 def test_the_timeout_is_kept(connect: Connect) -> None:
     """A server that never answers is waited for as long as the connection says, and named."""
     with Wire(Say(then="hold")) as wire:
@@ -486,6 +578,64 @@ def test_the_timeout_is_kept(connect: Connect) -> None:
             client.post_usageplace_event(EVENT)
 
         assert 0.3 <= time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", id="of a length"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="of no length"),
+        pytest.param(b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3e7\r\n", id="in a chunk"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", id="before a chunk"),
+    ],
+)
+def test_an_answer_that_drips_is_given_up(connect: Connect, head: bytes) -> None:
+    """The timeout counts for the body as a whole: a server cannot stretch it, byte by byte."""
+    with Wire(Say(head, "drip")) as wire:
+        client = connect(wire, extra={"timeout": 0.3})
+        client.sign_in()
+        start = time.monotonic()
+
+        with pytest.raises(RopoTimeoutError, match=r"within 0\.3 s") as caught:
+            client.post_usageplace_event(EVENT)
+
+        assert 0.3 <= time.monotonic() - start < 1.5
+    assert caught.value.may_have_arrived
+
+
+def test_a_sign_in_that_drips_is_given_up(connect: Connect) -> None:
+    """A token that comes byte by byte is not waited for beyond the timeout either."""
+    with Wire(sign_in=Say(b"HTTP/1.1 201 Created\r\nContent-Length: 999\r\n\r\n", "drip")) as wire:
+        start = time.monotonic()
+
+        with pytest.raises(RopoConnectError, match=r"signing in.*within 0\.3 s"):
+            connect(wire, extra={"timeout": 0.3}).sign_in()
+
+        assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"Content-Length: %d" % FLOOD, id="of a length"),
+        pytest.param(b"Connection: close", id="of no length"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n%x" % FLOOD, id="in a chunk"),
+    ],
+)
+def test_an_answer_without_end_is_not_read_to_its_end(connect: Connect, head: bytes) -> None:
+    """Of a huge answer, the beginning counts; the rest is dropped, and the next event gets a new connection."""
+    flood = Say(b"HTTP/1.1 400 Bad\r\n" + head + b"\r\n\r\n", "flood")
+    with Wire(flood, Say(ACCEPTED)) as wire:
+        client = connect(wire)
+
+        with pytest.raises(RopoRejectedError, match="HTTP 400"):
+            client.post_usageplace_event(event(1))
+        receipt = client.post_usageplace_event(event(2))
+
+        assert 2 == wire.connections
+    assert Receipt(200) == receipt
+    # What the machine's own buffers take, the server gets rid of.
+    assert wire.flooded < FLOOD / 4
 
 
 def test_a_connection_that_is_never_taken_is_given_up(connect: Connect) -> None:
@@ -531,7 +681,7 @@ def test_a_server_that_cannot_be_reached(connect: Connect, host: str, remedy: st
 
 def test_a_server_gone_after_signing_in_was_not_reached(connect: Connect) -> None:
     """An event for which no connection comes about has not left, also when signing in went well."""
-    with Wire(sign_in=Say(SIGNED_IN, "close")) as wire:
+    with Wire(sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
         client = connect(wire)
         client.sign_in()
 
@@ -606,7 +756,7 @@ def test_a_handshake_that_never_ends_well_leaves_no_event_open(
     connect: Connect, tls: ssl.SSLContext, authority: Path, then: str
 ) -> None:
     """An event that waited for a TLS handshake has not left, however that broke."""
-    with Wire(tls=tls, sign_in=Say(SIGNED_IN, "close")) as wire:
+    with Wire(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
         client = connect(wire, extra={"verify": str(authority), "timeout": 0.5})
         client.sign_in()
         wire.refuse_tls(then)
@@ -676,7 +826,7 @@ def test_a_bundle_spoiled_later_leaves_no_event_open(
     """A bundle that is no bundle any more stops an event before it has left."""
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(authority.read_bytes())
-    with Wire(tls=tls, sign_in=Say(SIGNED_IN, "close")) as wire:
+    with Wire(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
         client = connect(wire, extra={"verify": str(bundle)})
         client.sign_in()
         bundle.write_text("spoiled")
@@ -705,6 +855,26 @@ def test_an_error_about_an_event_tells_no_secrets(connect: Connect, status: int)
     assert status == error.status_code
     assert "this is wrong" in error.detail
     assert [] == [secret for secret in (APICODE, TOKEN, *CUSTOMERS_DATA) if secret in spoken(error)]
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        pytest.param("Anna Ek\n was not at  home", "'***' is too long", id="free text"),
+        pytest.param("Anna", "'***' is too long", id="a name"),
+        pytest.param("too", "'too' is too long", id="too short to tell anything"),
+        pytest.param("Usage place connected", "'Usage place connected' is too long", id="the guide's wording"),
+        pytest.param("Usage place disconnected", "'Usage place disconnected' is too long", id="its other wording"),
+        pytest.param("Usage place connected by Anna", "'***' is too long", id="more than the guide's wording"),
+    ],
+)
+def test_a_description_in_free_text_is_not_told(connect: Connect, description: str, expected: str) -> None:
+    """What somebody wrote about a customer does not come back in an error; what the guide says may."""
+    said = json.dumps({"title": f"'{description}' is too long"}).encode()
+    with Wire(Say(http(400, said))) as wire, pytest.raises(RopoRejectedError) as caught:
+        connect(wire).post_usageplace_event({**EVENT, "description": description})
+
+    assert expected == caught.value.detail
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 500])
@@ -934,49 +1104,59 @@ def test_netrc_does_not_replace_the_token(connect: Connect, monkeypatch: pytest.
 def test_the_environments_proxy_is_used(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy named by the environment carries both calls."""
     with Wire() as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        monkeypatch.setenv("http_proxy", proxy.url)
+        behind(proxy, monkeypatch)
 
-        connect("http://127.0.0.1:1").post_usageplace_event(EVENT)
+        connect(f"http://{ELSEWHERE}", extra={"allow_http": True}).post_usageplace_event(EVENT)
 
-    assert ["http://127.0.0.1:1/rest/token", "http://127.0.0.1:1/rest/usageplace/event"] == proxy.paths
+    assert [f"http://{ELSEWHERE}/rest/token", f"http://{ELSEWHERE}/rest/usageplace/event"] == proxy.paths
 
 
-def test_no_proxy_is_respected(sandbox: Sandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that the environment excepts from its proxy is called directly."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.8.8.8"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_stays_on_this_machine_goes_through_no_proxy(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, host: str, scheme: str
+) -> None:
+    """Plain http is for loopback because nobody else hears the API code there: so no proxy does."""
     with Wire() as proxy:
-        for name in ("HTTP_PROXY", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url)
-            monkeypatch.setenv(name.lower(), proxy.url)
-        monkeypatch.setenv("NO_PROXY", "example.com,127.0.0.1")
-        monkeypatch.setenv("no_proxy", "example.com,127.0.0.1")
+        behind(proxy, monkeypatch)
 
-        connect(sandbox).post_usageplace_event(EVENT)
+        with pytest.raises(RopoConnectError):
+            connect(f"{scheme}://{host}:{closed_port()}").sign_in()
 
         assert 0 == proxy.connections
-        assert [EVENT] == sandbox.events
+
+
+def test_no_proxy_is_respected(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that the environment excepts from its proxy is called directly."""
+    with Wire() as proxy:
+        behind(proxy, monkeypatch, no_proxy=f"example.com,{ELSEWHERE}")
+
+        with pytest.raises(RopoConnectError, match="cannot be reached"):
+            connect(f"http://{ELSEWHERE}", extra={"allow_http": True}).post_usageplace_event(EVENT)
+
+        assert 0 == proxy.connections
 
 
 def test_a_proxy_that_cannot_be_reached(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the proxy itself is not there, nothing has left."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
 
-    with pytest.raises(RopoConnectError, match="cannot be reached"):
-        connect("http://127.0.0.1:1").post_usageplace_event(EVENT)
+    with pytest.raises(RopoConnectError, match=r"cannot be reached.*proxies"):
+        connect(f"http://{ELSEWHERE}", extra={"allow_http": True}).post_usageplace_event(EVENT)
 
 
 def test_a_proxy_that_refuses_the_way_leaves_no_event_open(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext, authority: Path
 ) -> None:
     """An event whose tunnel the proxy refuses has not left."""
-    with Wire(tls=tls, sign_in=Say(SIGNED_IN, "close")) as wire, Tunnel(wire.port) as proxy:
-        monkeypatch.setenv("https_proxy", proxy.url)
-        client = connect(wire, extra={"verify": str(authority)})
+    with Wire(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire, Tunnel(wire.port) as proxy:
+        behind(proxy, monkeypatch)
+        client = connect(f"https://{ELSEWHERE}:{wire.port}", extra={"verify": str(authority)})
         client.sign_in()
 
         (result,) = results([lambda: client.post_usageplace_event(EVENT)])
 
-        assert [f"127.0.0.1:{wire.port}"] * 2 == proxy.paths
+        assert [f"{ELSEWHERE}:{wire.port}"] * 2 == proxy.paths
         assert ["/rest/token"] == wire.paths
     assert RopoConnectError is type(result)
 
@@ -987,8 +1167,8 @@ def test_an_event_lost_behind_a_proxy_may_have_arrived(
 ) -> None:
     """When the way through a proxy breaks after the event has left, that is no refusal by the proxy."""
     with Wire(Say(then=then), tls=tls) as wire, Tunnel(wire.port) as proxy:
-        monkeypatch.setenv("https_proxy", proxy.url)
-        client = connect(wire, extra={"verify": str(authority)})
+        behind(proxy, monkeypatch)
+        client = connect(f"https://{ELSEWHERE}:{wire.port}", extra={"verify": str(authority)})
 
         with pytest.raises(RopoTimeoutError):
             client.post_usageplace_event(EVENT)
@@ -1005,6 +1185,22 @@ def test_a_connection_is_used_again(connect: Connect) -> None:
             client.post_usageplace_event(event(number))
 
         assert 21 == len(wire.requests)
+        assert 1 == wire.connections
+
+
+def test_a_connection_is_used_again_after_an_answer_with_words(connect: Connect) -> None:
+    """An answer that is read to its end leaves its connection good, however it came, and beyond the timeout."""
+    problem = json.dumps({"title": "Bad", "detail": "x" * 20_000}).encode()
+    chunked = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    with Wire(Say(http(400, problem)), Say(chunked), Say(http(204)), Say(ACCEPTED)) as wire:
+        client = connect(wire, extra={"timeout": 0.3})
+
+        for number in range(5):
+            with contextlib.suppress(RopoRejectedError):
+                client.post_usageplace_event(event(number))
+            time.sleep(0.2)
+
+        assert 5 == len(wire.events)
         assert 1 == wire.connections
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,15 @@ from airflow_provider_ropo.errors import (
     RopoConfigurationError,
     RopoConnectError,
     RopoError,
+    RopoLedgerError,
     RopoRateLimitError,
     RopoRejectedError,
     RopoResponseError,
     RopoServerError,
     RopoTimeoutError,
     RopoTransportError,
+    RopoUnavailableError,
+    SupersededError,
 )
 
 # Class, its parent, and whether another attempt is worth it.
@@ -35,10 +39,13 @@ TREE = [
     (RopoRateLimitError, RopoResponseError, True),
     (RopoRejectedError, RopoResponseError, False),
     (RopoServerError, RopoResponseError, True),
+    (RopoUnavailableError, RopoError, True),
+    (RopoLedgerError, RopoError, True),
+    (SupersededError, RopoLedgerError, True),
     (DeliveriesFailedError, RopoError, False),
 ]
 
-RESPONSE = {"status_code": 400, "detail": "Bad: code", "retry_after": 2.5, "event_id": "e1"}
+RESPONSE: dict[str, Any] = {"status_code": 400, "detail": "Bad: code", "retry_after": 2.5, "event_id": "e1"}
 
 SAMPLES = [
     RopoError("it broke", event_id="e1"),
@@ -77,6 +84,24 @@ def test_tree_is_drawn() -> None:
 def pickled(error: RopoError) -> RopoError:
     twin: RopoError = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     return twin
+
+
+@pytest.mark.parametrize("error", [error for error, _, _ in TREE], ids=lambda error: error.__name__)
+def test_only_silence_leaves_an_event_open(error: type[RopoError]) -> None:
+    """By its class alone, only a request without an answer may have arrived."""
+    assert (error is RopoTimeoutError) == error().may_have_arrived
+
+
+@pytest.mark.parametrize("travel", [pickled, copy.copy])
+def test_an_event_that_may_have_arrived_still_may_elsewhere(travel: Callable[[RopoError], RopoError]) -> None:
+    """What one answer says about an event goes along with its error."""
+    error = RopoServerError("a gateway got no answer", **RESPONSE)
+    error.may_have_arrived = True
+
+    twin = travel(error)
+
+    assert twin.may_have_arrived
+    assert not RopoServerError("another", **RESPONSE).may_have_arrived
 
 
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)

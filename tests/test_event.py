@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_ropo.errors import InvalidRowError, RopoConfigurationError
-from airflow_provider_ropo.event import Invoice, RowReader, UsageplaceEvent, UsageplaceStatus, masked
+from airflow_provider_ropo.event import Invoice, RowReader, UsageplaceEvent, UsageplaceStatus, masked, row_label
 
 NAN = float("nan")
 
@@ -508,3 +508,18 @@ def test_masked() -> None:
 def test_masked_description() -> None:
     """A description of the crew's own may name people: it is masked."""
     assert "***" == masked(GUIDE | {"description": "Matti Meikäläinen was not at home"})["description"]
+
+
+@pytest.mark.parametrize(
+    ("event_id", "shown"),
+    [
+        ("WO-1 ä 🔒", "WO-1 ä 🔒"),
+        ("a\nb\r\n", "a\\nb\\r\\n"),
+        ("a\x1b[31mb\x7f\x85", "a\\x1b[31mb\\x7f\\x85"),
+        ("a\u2028b\u202ec", "a\\u2028b\\u202ec"),
+    ],
+    ids=["plain", "line breaks", "terminal", "unicode"],
+)
+def test_label_of_a_row_is_one_line(event_id: str, shown: str) -> None:
+    """What would break a log's line or paint it in the terminal is shown, not done."""
+    assert f"row 7 (id {shown})" == row_label(7, event_id)

@@ -280,7 +280,22 @@ REFUSED: list[tuple[str, str, str]] = [
     ("time", "1704357700::numeric", "is a Decimal"),
     ("time", "timestamp '2024-03-31 03:30:00'", "does not exist in Europe/Helsinki"),
     ("time", "timestamp '0001-01-01 00:00:00'", "outside the calendar"),
+    ("time", "timestamp 'infinity'", "outside the calendar"),
+    ("time", "timestamp '-infinity'", "outside the calendar"),
+    ("time", "timestamp '12024-01-04 10:41:40'", "outside the calendar"),
+    ("time", "timestamp '0044-03-15 10:00:00 BC'", "outside the calendar"),
+    ("time", "timestamptz 'infinity'", "outside the calendar"),
+    ("time", "timestamptz '-infinity'", "outside the calendar"),
+    ("time", "timestamptz '12024-01-04 08:41:40+00'", "outside the calendar"),
+    ("time", "timestamptz '0044-03-15 10:00:00+00 BC'", "outside the calendar"),
+    ("time", "timestamptz '9999-12-31 23:59:59.999999-05'", "outside the calendar"),
+    ("time", "date 'infinity'", "outside the calendar"),
+    ("time", "date '12024-01-04'", "outside the calendar"),
+    ("time", "date '0044-03-15 BC'", "outside the calendar"),
+    ("time", "time '24:00:00'", "is"),
     ("invoices", "'{\"jobid\": 1}'::jsonb", "is a dict"),
+    ("invoices", "(repeat('[', 3000) || repeat(']', 3000))::jsonb", "not valid JSON"),
+    ("invoices", "('[{\"jobid\": 1' || repeat('0', 5000) || '}]')::json", "not valid JSON"),
     ("invoices", "'[{\"jobid\": 1.5}]'::jsonb", "floating-point"),
     ("invoices", '\'[{"jobid": "A1"}]\'::jsonb', "whole number"),
     ("invoices", "ARRAY[594294, 594295]", "not an invoice"),
@@ -314,6 +329,72 @@ def test_types_of_postgres_refused(field: str, cell: str, reason: str, warehouse
     assert field == caught.value.column
 
 
+# Column, its type in PostgreSQL, and a value of it that Python cannot hold.
+UNREADABLE = [
+    ("time", "timestamp", "'infinity'"),
+    ("time", "timestamptz", "'-infinity'"),
+    ("time", "timestamp", "'12024-01-04 10:41:40'"),
+    ("time", "date", "'0044-03-15 BC'"),
+    ("invoices", "jsonb", "repeat('[', 3000) || repeat(']', 3000)"),
+]
+
+
+@pytest.mark.parametrize(("field", "kind", "value"), UNREADABLE)
+def test_unreadable_cell_takes_no_other_row_with_it(field: str, kind: str, value: str, warehouse: Any) -> None:
+    """A cell that the driver has no value for makes its own row invalid; those before and after it are read."""
+    cells = CELLS | {"time": "timestamp '2024-01-04 10:41:40'"}
+    select = "SELECT " + ", ".join(f"{cell} AS {name}" for name, cell in cells.items() if name != field)
+    other = f"{select}, NULL::{kind} AS {field}"
+
+    with run_query(warehouse, f"{other} UNION ALL {select}, ({value})::{kind} UNION ALL {other}") as query:
+        rows = [tuple(row) for row in query.rows]
+
+    last = query.names.index(field)
+    assert [False, True, False] == [isinstance(row[last], str) for row in rows]
+    with pytest.raises(InvalidRowError):
+        RowReader(query.names).read(rows[1], 2)
+
+
+def test_unreadable_cells_of_other_columns(warehouse: Any) -> None:
+    """What Python cannot hold in a column that no event has disturbs nobody."""
+    others = [
+        "timestamp 'infinity'",
+        "interval '178000000 years'",
+        "time '24:00:00'",
+        "timetz '24:00:00+02'",
+        "ARRAY[timestamp 'infinity', timestamp '12024-01-04']",
+        "ARRAY[date '2024-01-04', date '0044-03-15 BC', NULL]",
+        "tsrange('2024-01-04', '12024-01-04')",
+        "(repeat('[', 3000) || repeat(']', 3000))::json",
+    ]
+    cells = CELLS | {f"other_{number}": cell for number, cell in enumerate(others)}
+
+    with run_query(warehouse, "SELECT " + ", ".join(f"{cell} AS {name}" for name, cell in cells.items())) as query:
+        payload = RowReader(query.names).read(next(query.rows), 1).to_payload()
+
+    assert PAYLOAD == payload
+
+
+def test_own_settings_of_the_connection_count(postgres: Any) -> None:
+    """What a connection was told to make of a type, it still makes of it."""
+    upper = psycopg2.extensions.new_type((1114,), "OWN", lambda text, _cursor: text and f"own {text}")
+
+    with closing(psycopg2.connect(postgres.uri)) as connection:
+        psycopg2.extensions.register_type(upper, connection)
+
+        assert [("own 2024-01-04 00:00:00",)] == rows_of(connection, "SELECT timestamp '2024-01-04' AS time")
+
+
+def test_other_cursors_stay_as_they_are(postgres: Any) -> None:
+    """A connection's other cursors go on as their driver has it."""
+    with closing(psycopg2.connect(postgres.uri)) as connection:
+        rows_of(connection, "SELECT 1 AS one")
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("SELECT timestamp 'infinity'")
+
+            assert not isinstance(first_value(cursor.fetchone()), str)
+
+
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Helsinki", "America/New_York"])
 def test_time_zone_of_the_session(zone: str, warehouse: Any) -> None:
     """A timestamptz is the same moment in whatever zone the session shows it."""
@@ -344,3 +425,32 @@ def test_real_numbers_of_sqlite(sqlite: sqlite3.Connection) -> None:
 
     with run_query(sqlite, "SELECT * FROM outcome") as query, pytest.raises(InvalidRowError, match="floating-point"):
         RowReader(query.names).read(next(query.rows), 1)
+
+
+@pytest.mark.parametrize("field", ["id", "usageplacecode", "status", "time", "description", "invoicenumber"])
+def test_text_of_sqlite_that_is_no_unicode(field: str, sqlite: sqlite3.Connection) -> None:
+    """Text in another encoding makes its own row invalid and is not shown; the rows around it are read."""
+    cells = CELLS | {"time": "'2024-01-04 10:41:40'", "description": "'Usage place connected'", "invoicenumber": "'1'"}
+    good = ", ".join(f"{cell} AS {name}" for name, cell in cells.items())
+    broken = ", ".join(f"{cell} AS {name}" for name, cell in (cells | {field: "CAST(x'51E45158' AS TEXT)"}).items())
+    errors, read = [], []
+
+    with run_query(sqlite, f"SELECT {good} UNION ALL SELECT {broken} UNION ALL SELECT {good}") as query:
+        reader = RowReader(query.names)
+        for number, row in enumerate(query.rows, 1):
+            try:
+                read.append((number, reader.read(row, number).to_payload()))
+            except InvalidRowError as error:
+                errors.append(error)
+
+    payload = PAYLOAD | {"invoices": [{"invoicenumber": "1"}]}
+    assert [(1, payload), (3, payload)] == read
+    assert [field] == [error.column for error in errors]
+    assert "QX" not in str(errors[0])
+
+
+def test_own_text_of_sqlite_counts(sqlite: sqlite3.Connection) -> None:
+    """A connection that was told what to make of text still makes that of it."""
+    sqlite.text_factory = bytes
+
+    assert [(b"a",)] == rows_of(sqlite, "SELECT 'a' AS one")

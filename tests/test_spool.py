@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from airflow_provider_ropo.errors import InvalidRowError
 from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus, find_timezone
-from airflow_provider_ropo.spool import BATCH, Spool
+from airflow_provider_ropo.spool import BATCH, MAX_INVOICES, Spool
 
 MakeEvent = Callable[..., UsageplaceEvent]
 
@@ -225,6 +226,65 @@ def test_equal_lists_of_invoices(make_event: MakeEvent) -> None:
     """Rows that list the same invoices are identical."""
     with settled([make_event(invoices=(ONE, TWO))] * 2, gathers=False) as spool:
         assert [[make_event(invoices=(ONE, TWO))]] == lanes_of(spool)
+
+
+def test_most_invoices(make_event: MakeEvent) -> None:
+    """An event may gather as many invoices as the limit says, however often they are repeated."""
+    numbers = [*range(MAX_INVOICES), *range(BATCH)]
+
+    with settled(make_event(invoices=(Invoice(None, number),)) for number in numbers) as spool:
+        lanes = lanes_of(spool)
+
+        assert [] == list(spool.invalid())
+
+    assert [[[Invoice(None, number) for number in range(MAX_INVOICES)]]] == [
+        [list(e.invoices) for e in x] for x in lanes
+    ]
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["gathered", "listed"])
+def test_too_many_invoices(listed: bool, make_event: MakeEvent) -> None:  # noqa: FBT001
+    """An event with an absurd number of invoices is invalid, all its rows: no event may fill the memory."""
+    invoices = [Invoice(None, number) for number in range(MAX_INVOICES + 1)]
+    rows = [make_event(invoices=tuple(invoices))] if listed else [make_event(invoices=(one,)) for one in invoices]
+
+    with settled([make_event(), *rows, make_event("e2")], gathers=not listed) as spool:
+        reasons = [error.reason for error in spool.invalid()]
+
+        assert [["e2"]] == ids_of(spool)
+
+    assert 1 + len(rows) == len(reasons)
+    assert all("is that of an event with more than 10,000 invoices" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("conflict", [False, True], ids=["identical", "conflicting"])
+def test_many_rows_of_one_id_need_no_memory(conflict: bool, make_event: MakeEvent) -> None:  # noqa: FBT001
+    """However many rows share an id, what they come to is found out in the memory of a few."""
+    count = 10 * BATCH
+    event = make_event(invoices=(ONE,))
+    with Spool(HELSINKI) as spool:
+        for number in range(1, count):
+            spool.add(number, event)
+        spool.add(count, make_event(place="RE2") if conflict else event)
+
+        tracemalloc.start()
+        spool.settle(gathers=True)
+        _now, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+        assert peak < 200_000
+        assert ((0, count) if conflict else (1, 0)) == (spool.count(), len(list(spool.invalid())))
+
+
+def test_id_with_line_breaks_among_conflicting_rows(make_event: MakeEvent) -> None:
+    """An id is shown on one line, and kept as it is."""
+    rows = [make_event("e\n1\0"), make_event("e\n1\0", time="11:00")]
+
+    with settled(rows) as spool:
+        invalid = list(spool.invalid())
+
+    assert ["row 1 (id e\\n1\\x00)", "row 2 (id e\\n1\\x00)"] == [error.row for error in invalid]
+    assert {"e\n1\0"} == {error.event_id for error in invalid}
 
 
 @pytest.mark.parametrize("bad_first", [True, False], ids=["first", "last"])

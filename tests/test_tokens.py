@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -190,6 +191,24 @@ def test_a_refusal_is_asked_for_once() -> None:
 
     assert sign_in.asked == 1
     assert {RopoAuthenticationError} == {type(result) for result in results}
+
+
+def test_a_refusal_is_nobodys_to_change() -> None:
+    """Each who asks gets a refusal of their own: what one raises, notes or changes, no other sees."""
+    clock = Clock()
+    refusal = RopoAuthenticationError("no", status_code=400, detail="Unknown")
+    keeper = TokenKeeper(SignIn(clock, refusal).ask, clock.read)
+
+    told = []
+    for _ in range(3):
+        with pytest.raises(RopoAuthenticationError) as caught:
+            keeper.get()
+        told.append("".join(traceback.format_exception(caught.value)))
+        caught.value.args = ("something else",)
+        caught.value.add_note("a note")
+
+    assert told[1] == told[2]
+    assert [text.splitlines()[-1].partition(": ")[2] for text in told] == ["no"] * 3
 
 
 def test_trouble_at_sign_in_may_pass() -> None:

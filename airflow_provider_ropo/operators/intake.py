@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from airflow_provider_ropo.errors import InvalidRowError, RopoConfigurationError
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 MakeReader = Callable[..., RowReader]
 
 PROGRESS_EVERY = 100_000
+#: Different sets of keys among rows that are known at a time, and keys that a message names.
+MAX_KEYS = 100
 
 
 def take_query(
@@ -39,24 +42,51 @@ def take_query(
     return number
 
 
-def take_mappings(spool: Spool, rows: object, make_reader: MakeReader) -> int:
+def take_mappings(
+    spool: Spool, rows: object, make_reader: MakeReader, *, columns: Mapping[str, str] | None = None
+) -> int:
     """Take a list of row mappings into the spool, and settle it. Not every row needs to have the same keys.
 
+    :param columns: event field → key, where they differ; those that the reader knows.
     :return: the number of rows.
-    :raises RopoConfigurationError: if it is no list of mappings.
+    :raises RopoConfigurationError: if it is no list of mappings, or no row at all has a key of ``columns``.
     """
-    readers: dict[tuple[Any, ...], RowReader] = {}
-
-    def understood() -> Iterator[tuple[RowReader, Sequence[Any]]]:
-        for row in _checked(rows):
-            names = tuple(row)
-            if names not in readers:
-                readers[names] = make_reader(names, check=False)
-            yield readers[names], tuple(row.values())
-
-    number = _take(spool, understood())
-    spool.settle(gathers=all(reader.gathers for reader in readers.values()))
+    keys = _Keys(make_reader, columns or {})
+    number = _take(spool, ((keys.reader(tuple(row)), tuple(row.values())) for row in _checked(rows)))
+    if number:
+        keys.check()
+    spool.settle(gathers=keys.gathers)
     return number
+
+
+class _Keys:
+    """The keys of row mappings: a reader for each set of them, and what they come to all in all."""
+
+    def __init__(self, make_reader: MakeReader, columns: Mapping[str, str]) -> None:
+        #: Rows of one event may be gathered: none of them lists its invoices.
+        self.gathers = True
+        self._make_reader = make_reader
+        self._absent = {name.casefold(): name for name in columns.values()}
+        self._there: dict[str, None] = {}
+        # Rows that each have other keys are odd, but they must not fill the memory.
+        self.reader = lru_cache(maxsize=MAX_KEYS)(self._new_reader)
+
+    def check(self) -> None:
+        """Refuse a key that no row has: what it should hold would be missing in silence."""
+        if self._absent:
+            raise RopoConfigurationError(
+                f"the rows of `events` have the keys {', '.join(self._there)}, but no row has "
+                f"{', '.join(self._absent.values())}; say in `columns` which key it is"
+            )
+
+    def _new_reader(self, names: tuple[Any, ...]) -> RowReader:
+        reader = self._make_reader(names, check=False)
+        self.gathers = self.gathers and reader.gathers
+        for name in map(str, names):
+            self._absent.pop(name.casefold(), None)
+            if len(self._there) < MAX_KEYS:
+                self._there[name] = None
+        return reader
 
 
 def _take(spool: Spool, rows: Iterable[tuple[RowReader, Sequence[Any]]]) -> int:
@@ -80,3 +110,20 @@ def _checked(rows: object) -> Iterator[Mapping[str, Any]]:
         if not isinstance(row, Mapping):
             raise RopoConfigurationError(f"{remedy}; item {number} is a {type(row).__name__}")
         yield row
+
+
+class HiddenRows(Sequence[Any]):
+    """Rows given to the task, kept out of the Rendered Templates view: they hold customers' data."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._rows = list(rows)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as a list's
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        """Say how many there are, and nothing of them."""
+        return f"{len(self):,} rows, not shown: they hold customers' data"

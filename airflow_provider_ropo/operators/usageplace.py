@@ -2,57 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
-from itertools import chain, islice
 from typing import Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseHook, BaseOperator, Context
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, Context
+from jinja2 import Undefined
 
-from airflow_provider_ropo.answer import Receipt
-from airflow_provider_ropo.backoff import Backoff
 from airflow_provider_ropo.columns import find_timezone
 from airflow_provider_ropo.delivery import Delivery, DeliverySummary
-from airflow_provider_ropo.dispatch import dispatch, persist
-from airflow_provider_ropo.errors import (
-    DeliveriesFailedError,
-    RopoAuthenticationError,
-    RopoConfigurationError,
-    RopoError,
-)
-from airflow_provider_ropo.event import RowReader, UsageplaceEvent, masked
+from airflow_provider_ropo.errors import DeliveriesFailedError, RopoConfigurationError, RopoError
+from airflow_provider_ropo.event import RowReader
 from airflow_provider_ropo.hooks.ropo import RopoHook
+from airflow_provider_ropo.ledger import DeliveryLedger
+from airflow_provider_ropo.operators import retry
+from airflow_provider_ropo.operators.databases import claimant_of, database_hook, open_ledger
 from airflow_provider_ropo.operators.final import final, mistakes_are_final
-from airflow_provider_ropo.operators.intake import take_mappings, take_query
-from airflow_provider_ropo.progress import Progress
-from airflow_provider_ropo.settings import RopoSettings
+from airflow_provider_ropo.operators.intake import HiddenRows, take_mappings, take_query
+from airflow_provider_ropo.operators.posting import Posting, show
 from airflow_provider_ropo.spool import Spool
+from airflow_provider_ropo.standing import OnUnconfirmed, Redeliver, Rules
 from airflow_provider_ropo.window import RunDates, refuse_empty_window
 
-#: Payloads a preview shows.
-SHOWN = 5
 XCOM_RETURN_KEY = "return_value"
-
-
-class HiddenRows(Sequence[Any]):
-    """Rows given to the task, kept out of the Rendered Templates view: they hold customers' data."""
-
-    def __init__(self, rows: Iterable[Any]) -> None:
-        self._rows = list(rows)
-
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as a list's
-        return self._rows[index]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __repr__(self) -> str:
-        """Say how many there are, and nothing of them."""
-        return f"{len(self):,} rows, not shown: they hold customers' data"
+CHOICES = {
+    "on_empty": ("succeed", "skip", "fail"),
+    "redeliver": ("never", "changed", "always"),
+    "on_unconfirmed": ("resend", "hold"),
+}
+XCOM_RETURN_KEY = "return_value"
 
 
 class UsageplaceEventOperator(BaseOperator):
@@ -70,6 +51,14 @@ class UsageplaceEventOperator(BaseOperator):
     :param columns: event field → column name, where they differ.
     :param statuses: the warehouse's status value → ``disconnected``, ``connected`` or ``notdisconnected``.
     :param ropo_conn_id: the connection of type Ropo One.
+    :param ledger_table: table that remembers deliveries, made if missing; None: no memory. Templated.
+    :param ledger_conn_id: where it lives; by default where the rows come from.
+    :param redeliver: of what is known delivered: ``"never"``, ``"changed"`` (same id, other content) or ``"always"``.
+    :param on_unconfirmed: what may have arrived already: ``"resend"`` with the same id, or ``"hold"``.
+    :param claim_timeout: seconds for which another run's unfinished *sending* is respected; after that it counts as
+        unconfirmed.
+    :param max_workers: posts side by side, never two for one usage place.
+    :param rate_limit: posts a second over all of them, at most.
     :param max_failed: rejected plus invalid events tolerated: a count, or a fraction below 1.
     :param on_empty: what no rows mean: ``"succeed"``, ``"skip"`` or ``"fail"``.
     :param preview: read, check and count everything, log the first payloads with customers' data masked, and
@@ -85,6 +74,8 @@ class UsageplaceEventOperator(BaseOperator):
         "parameters",
         "events",
         "ropo_conn_id",
+        "ledger_table",
+        "ledger_conn_id",
         "preview",
     )
     template_ext: Sequence[str] = (".sql",)
@@ -102,24 +93,41 @@ class UsageplaceEventOperator(BaseOperator):
         columns: Mapping[str, str] | None = None,
         statuses: Mapping[Any, str] | None = None,
         ropo_conn_id: str = RopoHook.default_conn_name,
+        ledger_table: str | None = None,
+        ledger_conn_id: str | None = None,
+        redeliver: Redeliver = "never",
+        on_unconfirmed: OnUnconfirmed = "resend",
+        claim_timeout: float = 600,
+        max_workers: int = 8,
+        rate_limit: float | None = None,
         max_failed: float = 0,
         on_empty: Literal["succeed", "skip", "fail"] = "succeed",
         preview: bool | str = False,
         **kwargs: Any,  # noqa: ANN401 - as Airflow's
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**retry.options() | kwargs)
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
         self.sql_hook_params = sql_hook_params
-        self.events = events
+        # Rows written into the DAG are data, not templates; and a template that fails is logged as it stands.
+        self.events = HiddenRows(events) if events is not None and _are_rows(events) else events
+        self._takes_events = events is not None
         self.columns = columns
         self.statuses = statuses
         self.ropo_conn_id = ropo_conn_id
+        self.ledger_table = ledger_table
+        self.ledger_conn_id = ledger_conn_id
+        self.redeliver = redeliver
+        self.on_unconfirmed = on_unconfirmed
+        self.claim_timeout = claim_timeout
+        self.max_workers = max_workers
+        self.rate_limit = rate_limit
         self.max_failed = max_failed
         self.on_empty = on_empty
         self.preview = preview
         self._dates_used: dict[str, Any] = {}
+        self._stop: threading.Event | None = None
         self._check_parameters()
 
     def execute(self, context: Context) -> dict[str, int]:
@@ -129,16 +137,38 @@ class UsageplaceEventOperator(BaseOperator):
             preview = _flag("preview", self.preview)
             hook = RopoHook(self.ropo_conn_id)
             zone = find_timezone(hook.settings.timezone)
+            self._stop = stop = threading.Event()
             stopped = None
-            with Spool(zone) as spool:
-                summary = DeliverySummary(rows=self._read_into(spool, hook.settings.timezone))
+            with Spool(zone) as spool, self._ledger(context) as ledger:
+                if ledger is not None and not preview:
+                    ledger.prepare()
+                known = ledger if ledger is not None and ledger.exists() else None
+                rows = self._read_into(spool, hook.settings.timezone)
+                summary = DeliverySummary(rows, preview=preview)
                 for error in spool.invalid():
                     summary.add(Delivery.of_invalid_row(error))
-                if preview:
-                    self._preview(spool, hook.settings, summary)
-                else:
-                    stopped = self._post(spool, hook, summary)
+                try:
+                    if preview:
+                        show(spool, known, summary, jobid_as_string=hook.settings.jobid_as_string)
+                    else:
+                        posting = Posting(
+                            hook,
+                            summary,
+                            ledger,
+                            max_workers=self.max_workers,
+                            rate_limit=self.rate_limit,
+                            stop=stop,
+                        )
+                        stopped = posting.run(spool)
+                except BaseException:
+                    self._push(summary.as_dict(), context)
+                    raise
             return self._report(summary, stopped, context)
+
+    def on_kill(self) -> None:
+        """End the posting: what is in flight is waited for a moment, and what became of it remembered."""
+        if self._stop is not None:
+            self._stop.set()
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:  # noqa: ANN401
         """Render the templates, noting which of the run's dates they use."""
@@ -149,6 +179,9 @@ class UsageplaceEventOperator(BaseOperator):
         is_events = content is self.events
         with mistakes_are_final():
             rendered = super().render_template(content, self._noting(context), *args, **kwargs)
+            if isinstance(rendered, Undefined):
+                # Rendered as a native object, a missing date is no text yet: it is noted here.
+                str(rendered)
         if is_events and isinstance(rendered, Iterable) and not isinstance(rendered, str | Mapping):
             return HiddenRows(rendered)
         return rendered
@@ -162,8 +195,17 @@ class UsageplaceEventOperator(BaseOperator):
             raise RopoConfigurationError("give either `sql` or `events`")
         if self.sql is not None and not self.sql_conn_id:
             raise RopoConfigurationError("`sql` needs `sql_conn_id`, the connection of the warehouse")
-        if self.on_empty not in {"succeed", "skip", "fail"}:
-            raise RopoConfigurationError("`on_empty` must be succeed, skip or fail")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise RopoConfigurationError(f"`{name}` must be one of {', '.join(choices)}")
+        if self.ledger_table and not (self.ledger_conn_id or self.sql_conn_id):
+            raise RopoConfigurationError("`ledger_table` needs `ledger_conn_id`, the connection it lives in")
+        if isinstance(self.max_workers, bool) or not self.max_workers >= 1:
+            raise RopoConfigurationError("`max_workers` must be 1 or more")
+        if self.rate_limit is not None and not self.rate_limit > 0:
+            raise RopoConfigurationError("`rate_limit` must be more than 0 posts a second, or None")
+        if not self.claim_timeout > 0:
+            raise RopoConfigurationError("`claim_timeout` must be more than 0 seconds")
         if isinstance(self.max_failed, bool) or not self.max_failed >= 0:
             raise RopoConfigurationError("`max_failed` must be a count, or a fraction below 1")
 
@@ -171,8 +213,8 @@ class UsageplaceEventOperator(BaseOperator):
         """Read every row into the spool, let the warehouse go, and return how many rows there were."""
         make_reader = partial(RowReader, columns=self.columns, statuses=self.statuses, timezone=timezone)
         started = time.monotonic()
-        if self.events is not None:
-            rows = take_mappings(spool, self.events, make_reader)
+        if self._takes_events:
+            rows = take_mappings(spool, self.events, make_reader, columns=self.columns)
         else:
             with closing(self._warehouse()) as connection:
                 rows = take_query(spool, connection, str(self.sql), self.parameters, make_reader)
@@ -180,52 +222,21 @@ class UsageplaceEventOperator(BaseOperator):
         return rows
 
     def _warehouse(self) -> Any:  # noqa: ANN401 - PEP 249 has no type
-        connection = BaseHook.get_connection(str(self.sql_conn_id))
-        hook = connection.get_hook(hook_params=self.sql_hook_params)  # type: ignore[no-untyped-call]
-        if not isinstance(hook, DbApiHook):
-            raise RopoConfigurationError(
-                f"connection {self.sql_conn_id!r} is no SQL database: {type(hook).__name__} is no DbApiHook"
-            )
+        hook = database_hook(str(self.sql_conn_id), self.sql_hook_params)
         session = hook.get_conn()
         if hook.supports_autocommit:
             # A server-side cursor lives in a transaction.
             hook.set_autocommit(session, False)  # noqa: FBT003 - Airflow's signature
         return session
 
-    def _preview(self, spool: Spool, settings: RopoSettings, summary: DeliverySummary) -> None:
-        """Show the first payloads, and leave every event where it is."""
-        self.log.info("Preview: nothing is posted; %s events would be", f"{spool.count():,}")
-        for event in islice(chain.from_iterable(spool.lanes()), SHOWN):
-            payload = event.to_payload(jobid_as_string=settings.jobid_as_string)
-            self.log.info("Preview: would post %s", json.dumps(masked(payload), ensure_ascii=False))
-        summary.leave(spool.count())
-
-    def _post(self, spool: Spool, hook: RopoHook, summary: DeliverySummary) -> RopoError | None:
-        """Post every event; return why nothing more could be sent, if so."""
-        total = spool.count()
-        if not total:
-            return None
-        client, jobid_as_string = hook.get_conn(), hook.settings.jobid_as_string
-        backoff = Backoff()
-        # Before the first event: a wrong API code or server is one error, not one an event.
-        sign_in = persist(client.sign_in, backoff, what="sign-in")
-        if isinstance(sign_in.result, RopoError):
-            summary.leave(total)
-            return sign_in.result
-        progress = Progress(total)
-
-        def send(event: UsageplaceEvent) -> Receipt:
-            return client.post_usageplace_event(event.to_payload(jobid_as_string=jobid_as_string))
-
-        try:
-            for delivery in dispatch(spool.lanes(), send, backoff):
-                summary.add(delivery)
-                progress.landed(summary)
-        except RopoAuthenticationError as error:
-            return error
-        finally:
-            client.close()
-        return None
+    def _ledger(self, context: Context) -> AbstractContextManager[DeliveryLedger | None]:
+        if not self.ledger_table:
+            return nullcontext()
+        conn_id = self.ledger_conn_id or str(self.sql_conn_id)
+        same = conn_id == self.sql_conn_id
+        hook = database_hook(conn_id, self.sql_hook_params if same else None)
+        rules = Rules(self.redeliver, self.on_unconfirmed, self.claim_timeout)
+        return closing(open_ledger(hook, self.ledger_table, claimant_of(context, self.task_id), rules))
 
     def _report(self, summary: DeliverySummary, stopped: RopoError | None, context: Context) -> dict[str, int]:
         """Say the counts, and fail once if they are not good."""
@@ -254,6 +265,10 @@ class UsageplaceEventOperator(BaseOperator):
         """Push the counts as Airflow itself would after a good end; before a red one it would not."""
         if self.do_xcom_push and (task_instance := context.get("ti")) is not None:
             task_instance.xcom_push(key=XCOM_RETURN_KEY, value=counts)
+
+
+def _are_rows(events: object) -> bool:
+    return isinstance(events, list | tuple) and bool(events) and all(isinstance(row, Mapping) for row in events)
 
 
 def _flag(name: str, value: object) -> bool:

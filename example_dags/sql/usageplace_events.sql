@@ -1,6 +1,6 @@
--- What the field crews did, as the columns Ropo One's event is made of; one row per event and invoice.
--- The window is over recorded_at, the time a row landed in the warehouse: a crew's report that comes in late is
--- then in the window in which it came, and not lost.
+-- What the field crews did, as the columns an event is made of; one row per event and invoice.
+-- The window is over recorded_at (UTC, like the dates of Airflow), the time a row landed in the warehouse: a report
+-- that comes in late is then in the window in which it came, and not lost.
 SELECT
     work_order_no AS id,
     place_code AS usageplacecode,

@@ -35,7 +35,7 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sent(sandbox: Sandbox) -> list[str]:
-    return [event["id"] for event in sandbox.events]
+    return sorted(event["id"] for event in sandbox.events)
 
 
 def test_a_real_interval_selects_its_rows(run_dag: RunDag, sandbox: Sandbox) -> None:
@@ -93,7 +93,7 @@ def test_rows_come_from_an_xcom_and_are_not_shown(run_dag: RunDag, sandbox: Sand
 
     assert "success" == finished.state
     assert ["x1", "x2"] == sent(sandbox)
-    assert "2024-01-05 12:00:00" == sandbox.events[0]["time"]
+    assert ["2024-01-05 12:00:00"] * 2 == [event["time"] for event in sandbox.events]
     assert "2 rows, not shown: they hold customers' data" == finished.rendered["events"]
 
 
@@ -156,7 +156,7 @@ def test_bad_rows_alone_are_not_retried(run_dag: RunDag, sandbox: Sandbox) -> No
 
 def test_transient_failures_are_retried_by_airflow(run_dag: RunDag, sandbox: Sandbox) -> None:
     """What may pass is tried again by Airflow, and ends well."""
-    sandbox.script([Fault(status=503, headers={"Retry-After": "3600"})])
+    sandbox.script([Fault(status=500)] * 5)
 
     finished = run_dag(
         """
@@ -208,6 +208,10 @@ START_TO_END = "SELECT * FROM outcome WHERE time >= '{{ data_interval_start }}' 
                 {"stop": "{{ data_interval_end }}"},
             ),
             id="both, through dag_run",
+        ),
+        pytest.param(
+            window("SELECT * FROM outcome WHERE time >= '{{ logical_date }}' AND time < '{{ data_interval_end }}'"),
+            id="the logical date is the start",
         ),
     ],
 )
@@ -276,6 +280,38 @@ def test_one_date_alone_is_allowed(run_dag: RunDag, sandbox: Sandbox, template: 
 
     assert "success" == finished.state
     assert found == sent(sandbox)
+
+
+def test_an_earlier_runs_date_that_there_is_not_is_refused(run_dag: RunDag, sandbox: Sandbox) -> None:
+    """Where no run has succeeded before, a window from the last success would be from 'None'."""
+    finished = run_dag(
+        window("SELECT * FROM outcome WHERE time >= '{{ prev_data_interval_end_success }}'"), logical_date=FRIDAY
+    )
+
+    assert "failed" == finished.state
+    assert "uses prev_data_interval_end_success, and there is none for this run" in finished.log
+
+
+def test_a_missing_date_is_refused_where_templates_are_native(run_dag: RunDag, sandbox: Sandbox) -> None:
+    """With render_template_as_native_obj, too, a missing date is said, and not left to the database."""
+    source = window("SELECT * FROM outcome WHERE time < :since", {"since": "{{ ds }}"}, schedule="None")
+
+    finished = run_dag(source.replace("start_date=START", "start_date=START, render_template_as_native_obj=True"))
+
+    assert "failed" == finished.state
+    assert "uses ds, and this run has no dates" in finished.log
+
+
+def test_a_macro_of_the_users_own_is_left_alone(run_dag: RunDag, sandbox: Sandbox) -> None:
+    """A macro with the name of a date that this Airflow does not have is the user's."""
+    source = window("SELECT * FROM outcome WHERE date(time) < '{{ yesterday_ds }}'", schedule="None")
+
+    finished = run_dag(
+        source.replace("start_date=START", "start_date=START, user_defined_macros={'yesterday_ds': '2024-01-05'}")
+    )
+
+    assert "success" == finished.state
+    assert ["e3", "e4"] == sent(sandbox)
 
 
 def test_a_template_with_its_own_answer_is_allowed(run_dag: RunDag, sandbox: Sandbox) -> None:

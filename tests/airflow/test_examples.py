@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from airflow_provider_ropo.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +33,41 @@ def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str) -> Non
     assert {} == bag.import_errors
     assert schedule == type(bag.dags[dag_id].timetable).__name__
     assert ["report_usageplace_events"] == bag.dags[dag_id].task_ids
+
+
+def test_after_a_load_what_is_at_ropo_is_not_sent_again(
+    airflow_db: None, dags_folder: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example that looks back three days sends what these brought, and when it looks again, nothing of it."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    warehouse = five_loads(tmp_path / "warehouse.db", monkeypatch)
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(warehouse)}))
+    file = dags_folder / "ropo_usageplace_events_after_load.py"
+    file.symlink_to(ROOT / "example_dags" / file.name)
+    dag = DagBag(dag_folder=file).dags[file.stem]
+
+    states = [str(dag.test(logical_date=None).state) for _ in range(2)]
+
+    file.unlink()
+    assert ["success", "success"] == states
+    assert {f"WO-01{day}" for day in (12, 13, 14)} == {payload["id"][:7] for payload in sandbox.events}
+    assert (27, 27) == (len(sandbox.arrivals), len({payload["id"] for payload in sandbox.events}))
+
+
+def five_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the demo's warehouse, good rows only, of five loads: the last an hour ago, the others a day apart."""
+    monkeypatch.syspath_prepend(ROOT / "demo")
+    from warehouse import make_warehouse
+
+    make_warehouse(path, last_day=dt.date(2026, 1, 14), days=5)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DELETE FROM field_work_outcome WHERE work_order_no LIKE '%-07' OR work_order_no LIKE '%-09'")
+        database.execute(
+            "UPDATE field_work_outcome SET recorded_at = datetime('now', '-1 hour', (load_no - 5) || ' days')"
+        )
+        database.commit()
+    return path
 
 
 def test_the_demo_shows_what_arrived_and_what_did_not() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -19,6 +20,7 @@ from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConfigurationError,
     RopoConnectError,
+    RopoUnavailableError,
 )
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 from airflow_provider_ropo.sandbox import Fault, Sandbox
@@ -121,7 +123,7 @@ def test_bad_rows_do_not_stop_the_others(warehouse: Callable[..., Path], sandbox
     assert isinstance(caught.value, AirflowFailException)
     assert counts == caught.value.summary
     assert {"return_value": counts} == task_instance.pushed
-    assert ["e1", "e4"] == [sent["id"] for sent in sandbox.events]
+    assert ["e1", "e4"] == sorted(sent["id"] for sent in sandbox.events)
     assert "2 of 4 events are at Ropo One: 2 delivered, 1 rejected, 1 invalid" in str(caught.value)
     assert "row 1 (id e2): description: is missing" in str(caught.value)
     assert "id e3: HTTP 400 Unknown usage place" in str(caught.value)
@@ -143,8 +145,8 @@ def test_no_customers_data_in_log_or_error(
 @pytest.mark.parametrize(
     ("fault", "status", "attempts"),
     [
-        pytest.param(Fault(status=503, headers={"Retry-After": "9999"}), "undelivered", 1, id="503 for hours"),
-        pytest.param(Fault(cut=True, remember=True), "unconfirmed", 5, id="reset"),
+        pytest.param(Fault(status=500, usageplacecode="place-1"), "undelivered", 5, id="500"),
+        pytest.param(Fault(cut=True, remember=True, usageplacecode="place-1"), "unconfirmed", 5, id="reset"),
     ],
 )
 def test_transient_failures_are_retried_then_red(sandbox: Sandbox, fault: Fault, status: str, attempts: int) -> None:
@@ -186,7 +188,7 @@ def test_the_warehouse_is_let_go_before_the_first_post(
         monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", f"ropo://1000011:sandbox@{sandbox.url[7:]}/http")
         writer = threading.Thread(target=write)
         writer.start()
-        run()
+        run(max_workers=1)
         writer.join()
 
     assert len(locked) == 1
@@ -304,14 +306,15 @@ def test_a_token_refused_in_mid_run_stops_it(sandbox: Sandbox) -> None:
     task_instance = TaskInstance()
 
     with pytest.raises(RopoAuthenticationError):
-        run({"ti": task_instance}, events=[event(n) for n in range(1, 5)])
+        run({"ti": task_instance}, events=[event(n) for n in range(1, 5)], max_workers=1)
 
     assert {**NOTHING, "rows": 4, "events": 4, "delivered": 1, "undelivered": 3} == task_instance.pushed["return_value"]
     assert 3 == len(sandbox.arrivals)
 
 
-def test_preview_posts_nothing(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+def test_preview_posts_nothing(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     """A preview reads, checks and counts, and shows payloads without customers' data."""
+    caplog.set_level(logging.INFO)
     invoices = [{"invoicenumber": "594294", "jobid": 4321}]
 
     counts = run(events=[event(1, customernumber="A123456", invoices=invoices), event(2)], preview=True)
@@ -319,7 +322,7 @@ def test_preview_posts_nothing(sandbox: Sandbox, capfd: pytest.CaptureFixture[st
     assert {**NOTHING, "rows": 2, "events": 2, "undelivered": 2} == counts
     assert [] == sandbox.arrivals
     assert 0 == sandbox.sign_ins
-    log = "".join(capfd.readouterr())
+    log = caplog.text
     assert '"usageplacecode": "place-1"' in log
     assert '"customernumber": "***"' in log
     assert not any(data in log for data in ("A123456", "594294", "4321"))
@@ -358,10 +361,32 @@ def test_max_failed_tolerates_a_count_or_a_fraction(sandbox: Sandbox, max_failed
 
 def test_max_failed_never_tolerates_what_may_yet_arrive(sandbox: Sandbox) -> None:
     """Undelivered events are red however many failures are tolerated."""
-    sandbox.script([Fault(status=503, headers={"Retry-After": "9999"})])
+    sandbox.script([Fault(status=500)] * 5)
 
     with pytest.raises(DeliveriesFailedError):
         run(events=[event(1)], max_failed=100)
+
+
+def test_being_asked_to_wait_for_hours_ends_the_run(sandbox: Sandbox) -> None:
+    """No worker slot sleeps through a long Retry-After: the rest is left to the task's next try."""
+    sandbox.script([Fault(status=503, headers={"Retry-After": "7200"}, usageplacecode="place-1")])
+    task_instance = TaskInstance()
+
+    with pytest.raises(RopoUnavailableError, match="asks to wait 7,200 s") as caught:
+        run({"ti": task_instance}, events=[event(n) for n in range(1, 60)], max_workers=1)
+
+    assert 7200 == caught.value.retry_after
+    assert not isinstance(caught.value, AirflowFailException)
+    assert {**NOTHING, "rows": 59, "events": 59, "undelivered": 59} == task_instance.pushed["return_value"]
+
+
+def test_the_rate_limit_is_kept_over_all_workers(sandbox: Sandbox) -> None:
+    """Twenty posts at forty a second take half a second, however many workers there are."""
+    started = time.monotonic()
+
+    run(events=[event(n) for n in range(20)], max_workers=8, rate_limit=40)
+
+    assert time.monotonic() - started >= 19 / 40
 
 
 def test_no_rows_succeed_by_default(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:

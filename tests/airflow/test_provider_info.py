@@ -133,7 +133,7 @@ def test_the_connection_type_is_discovered(manager: ProvidersManager) -> None:
 def test_the_form_asks_for_server_customer_number_and_api_code(manager: ProvidersManager) -> None:
     """The form has Ropo's own words, hides what means nothing, and is the same from both sources."""
     expected = {
-        "hidden_fields": ["schema", "port", "extra"],
+        "hidden_fields": ["schema", "extra"],
         "relabeling": {
             "host": "Server",
             "login": "Customer number (cid)",
@@ -143,6 +143,7 @@ def test_the_form_asks_for_server_customer_number_and_api_code(manager: Provider
             "host": "rc.ropo24.fi (test) or ropo24.fi",
             "login": "1000011",
             "password": "from Ropo support",
+            "port": "443",
         },
     }
 

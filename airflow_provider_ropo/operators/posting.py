@@ -1,0 +1,126 @@
+"""Events go out: signed in once, posted, remembered, counted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from airflow_provider_ropo.answer import Receipt
+from airflow_provider_ropo.attempts import end_of, persist
+from airflow_provider_ropo.backoff import Backoff
+from airflow_provider_ropo.delivery import Delivery, DeliverySummary
+from airflow_provider_ropo.dispatch import LOOK_UP, Dispatcher
+from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, RopoLedgerError, RopoUnavailableError
+from airflow_provider_ropo.event import UsageplaceEvent, masked
+from airflow_provider_ropo.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger_table import batches
+from airflow_provider_ropo.memory import NoMemory
+from airflow_provider_ropo.progress import Progress
+from airflow_provider_ropo.spool import Spool
+from airflow_provider_ropo.standing import STATUS, Verdict
+
+if TYPE_CHECKING:
+    # Not when it runs: posting itself knows no Airflow.
+    from airflow_provider_ropo.hooks.ropo import RopoHook
+
+log = logging.getLogger(__name__)
+
+#: Payloads a preview shows.
+SHOWN = 5
+
+
+def show(spool: Spool, ledger: DeliveryLedger | None, summary: DeliverySummary, *, jobid_as_string: bool) -> None:
+    """Count what a run would do, show the first payloads, and leave every event where it is."""
+    shown = 0
+    for events in batches(chain.from_iterable(spool.lanes()), LOOK_UP):
+        standings = ledger.peek(events) if ledger is not None else NoMemory().look_up(events)
+        for event, standing in zip(events, standings, strict=True):
+            if standing.verdict is not Verdict.SEND:
+                summary.add(end_of(event, STATUS[standing.verdict], standing.detail))
+                continue
+            summary.leave(1)
+            if shown < SHOWN:
+                shown += 1
+                payload = masked(event.to_payload(jobid_as_string=jobid_as_string))
+                log.info("Preview: would post %s", json.dumps(payload, ensure_ascii=False))
+
+
+class Posting:
+    """Posts what is in a spool, and counts what becomes of it.
+
+    :param summary: takes what became of each event; what was not even tried is counted undelivered.
+    :param ledger: the memory, if there is one.
+    :param max_workers: posts side by side.
+    :param rate_limit: posts a second over all of them, at most.
+    :param stop: set, from any thread, to end the posting soon.
+    """
+
+    def __init__(
+        self,
+        hook: RopoHook,
+        summary: DeliverySummary,
+        ledger: DeliveryLedger | None,
+        *,
+        max_workers: int,
+        rate_limit: float | None,
+        stop: threading.Event,
+    ) -> None:
+        self._hook = hook
+        self._summary = summary
+        self._ledger = ledger
+        self._max_workers = max_workers
+        self._rate_limit = rate_limit
+        self._landed = 0
+        self._progress = Progress(0)
+        self._stop = stop
+
+    def run(self, spool: Spool) -> RopoError | None:
+        """Post every event; return why nothing more could be posted, if so."""
+        total = spool.count()
+        self._progress = Progress(total)
+        try:
+            if self._ledger is not None:
+                self._ledger.record_invalid(spool.invalid())
+            stopped = self._post(spool) if total else None
+        except (RopoAuthenticationError, RopoLedgerError, RopoUnavailableError) as error:
+            stopped = error
+        finally:
+            self._summary.leave(total - self._landed)
+            if self._ledger is not None and self._ledger.stale:
+                log.warning("%s events were stale: a later one of their place was delivered", self._ledger.stale)
+        if stopped is None and self._landed < total:
+            return RopoError(f"told to stop: {total - self._landed:,} events are left for the next try")
+        return stopped
+
+    def _post(self, spool: Spool) -> RopoError | None:
+        client, backoff = self._hook.get_conn(), Backoff()
+        jobid_as_string = self._hook.settings.jobid_as_string
+
+        def send(event: UsageplaceEvent) -> Receipt:
+            return client.post_usageplace_event(event.to_payload(jobid_as_string=jobid_as_string))
+
+        try:
+            # Before the first event: a wrong API code or server is one error, not one an event.
+            sign_in = persist(client.sign_in, backoff, what="sign-in", wait=self._stop.wait)
+            if isinstance(sign_in.result, RopoError):
+                return sign_in.result
+            Dispatcher(
+                send,
+                self._count,
+                memory=self._ledger or NoMemory(),
+                max_workers=self._max_workers,
+                rate_limit=self._rate_limit,
+                stop=self._stop,
+                backoff=backoff,
+            ).run(spool.lanes())
+        finally:
+            client.close()
+        return None
+
+    def _count(self, delivery: Delivery) -> None:
+        self._landed += 1
+        self._summary.add(delivery)
+        self._progress.landed(self._summary)
