@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,7 @@ class DeliveryLedger:
         self._superseded = False
         self._grace_is_over = False
         self._open: dict[str, _Open] = {}
+        self._holds_until = math.inf
         #: Events sent although a later one of their usage place had been delivered before.
         self.stale = 0
 
@@ -126,6 +128,8 @@ class DeliveryLedger:
         :raises SupersededError: if a later try of the same task instance is at work.
         """
         now = self._now()
+        # Rows of a claim carry the look-up's time, so others count from here.
+        self._holds_until = time.monotonic() + self._rules.claim_timeout
         standings = self.peek(events)
         for event, standing in zip(events, standings, strict=True):
             if standing.verdict is Verdict.SEND or standing.verdict is Verdict.UNCONFIRMED:
@@ -157,7 +161,7 @@ class DeliveryLedger:
         self._claim_again([event for event, _ in events if event.id in to_send], settled)
         self.stale += sum(bool(self._open[event_id].stale) for event_id in to_send)
         _say_unconfirmed([event_id for event_id in to_send if settled[event_id].unconfirmed])
-        return [settled[event.id] for event, _ in events]
+        return [replace(settled[event.id], holds_until=self._holds_until) for event, _ in events]
 
     def record(self, deliveries: Iterable[tuple[UsageplaceEvent, Delivery]]) -> None:
         """Write what became of events that were looked up; nothing is written twice.
