@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Events claimed at a time: what a kill leaves unconfirmed. Of one place, no more than an eighth of them.
 CLAIM, CLAIM_PER_LANE = 64, 8
-#: Events looked up at a time while most of them turn out to be known.
-LOOK_UP = 512
+#: Events looked up at a time while most of them turn out to be known: one select.
+LOOK_UP = 500
 #: So many events in a row that did not arrive, and none that did: nothing gets through, and the run ends early.
 HOPELESS = 20
 #: Seconds that a stop waits for what is in flight; Airflow kills after five.

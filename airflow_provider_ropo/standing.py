@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from airflow_provider_ropo.delivery import DeliveryStatus
@@ -195,22 +196,26 @@ def _changed(sent: Entry, payload_hash: str, newest: dt.datetime) -> Standing:
 
 def payload_hash(event: UsageplaceEvent) -> str:
     """Return a digest for each field but the id, in one text: equal for equal content, and it tells what differs."""
-    values = (
-        event.usageplacecode,
-        event.status.value,
-        f"{event.time:%Y-%m-%d %H:%M:%S}",
-        event.customernumber,
-        event.contract_no,
-        event.description,
-        repr([(invoice.invoicenumber, invoice.jobid) for invoice in event.invoices]),
+    invoices = repr([(invoice.invoicenumber, invoice.jobid) for invoice in event.invoices]) if event.invoices else "[]"
+    return (
+        _digest(event.usageplacecode)
+        + _repeated_digest(event.status.value)
+        + _digest(event.time.isoformat(" ", "seconds")[: len("2024-01-04 10:41:40")])
+        + _digest(event.customernumber)
+        + _digest(event.contract_no)
+        + _repeated_digest(event.description)
+        + _repeated_digest(invoices)
     )
-    return "".join(_digest(value) for value in values)
 
 
 def _digest(value: str | None) -> str:
     if value is None:
         return "-" * _DIGITS
     return hashlib.blake2b(value.encode(), digest_size=_DIGITS // 2).hexdigest()
+
+
+#: For what many events have in common.
+_repeated_digest = lru_cache(maxsize=1024)(_digest)
 
 
 def changed_fields(one: str, other: str) -> list[str]:
