@@ -142,13 +142,13 @@ class UsageplaceEventOperator(BaseOperator):
             with Spool(zone) as spool, self._ledger(context) as ledger:
                 if ledger is not None and not preview:
                     ledger.prepare()
-                known = ledger if ledger is not None and ledger.exists() else None
                 rows = self._read_into(spool, hook.settings.timezone)
                 summary = DeliverySummary(rows, preview=preview)
                 for error in spool.invalid():
                     summary.add(Delivery.of_invalid_row(error))
                 try:
                     if preview:
+                        known = ledger if ledger is not None and ledger.exists() else None
                         show(spool, known, summary, jobid_as_string=hook.settings.jobid_as_string)
                     else:
                         posting = Posting(
