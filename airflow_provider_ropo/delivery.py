@@ -9,7 +9,7 @@ from enum import StrEnum
 from airflow_provider_ropo.errors import DeliveriesFailedError, InvalidRowError
 
 #: How many failed events a message names, and how many a summary remembers.
-NAMED = 10
+NAMED, REMEMBERED = 10, 100
 
 
 class DeliveryStatus(StrEnum):
@@ -58,7 +58,7 @@ class Delivery:
     @classmethod
     def of_invalid_row(cls, error: InvalidRowError) -> Delivery:
         """Return the end of a row that never became an event."""
-        return cls(DeliveryStatus.INVALID, event_id=error.event_id, detail=str(error))
+        return cls(DeliveryStatus.INVALID, error.event_id, error.usageplacecode, str(error))
 
     def __str__(self) -> str:
         """Say it in one line: ``rejected: id 1a2b3c4d5: HTTP 400 …``."""
@@ -85,7 +85,7 @@ class DeliverySummary:
         self._counts[delivery.status] += 1
         if delivery.status not in GOOD:
             self._failed += 1
-            if len(self.failures) < NAMED:
+            if len(self.failures) < REMEMBERED:
                 self.failures.append(delivery)
 
     def leave(self, count: int) -> None:
@@ -131,7 +131,7 @@ class DeliverySummary:
             counts.pop(DeliveryStatus.UNDELIVERED, None)
             would = f"{self._counts[DeliveryStatus.UNDELIVERED]:,} of {self.events:,} events would be posted"
             lines = [f"Preview, nothing was posted: {', '.join([would, *counts.values()])}"]
-        lines += [f"  {failure}" for failure in self.failures]
-        if self._failed > len(self.failures):
-            lines.append(f"  … and {self._failed - len(self.failures):,} more")
+        lines += [f"  {failure}" for failure in self.failures[:NAMED]]
+        if self._failed > NAMED:
+            lines.append(f"  … and {self._failed - NAMED:,} more")
         return "\n".join(lines)

@@ -58,13 +58,23 @@ class InvalidRowError(RopoError):
     :param row: the row's id, or its number in reading order, as in ``row 7``.
     :param column: the column the trouble is in.
     :param reason: why, never with the value itself: it may be a customer's.
+    :param usageplacecode: the usage place, where the row could be read that far.
     """
 
-    def __init__(self, row: str = "", column: str = "", reason: str = "", *, event_id: str | None = None) -> None:
+    def __init__(
+        self,
+        row: str = "",
+        column: str = "",
+        reason: str = "",
+        *,
+        event_id: str | None = None,
+        usageplacecode: str | None = None,
+    ) -> None:
         super().__init__(f"{row}: {column}: {reason}", event_id=event_id)
         self.row = row
         self.column = column
         self.reason = reason
+        self.usageplacecode = usageplacecode
         self.args = (row, column, reason)
 
     def __str__(self) -> str:

@@ -160,7 +160,7 @@ class RowReader:
         """
         if self._twice:
             raise InvalidRowError(row_label(number), self._twice[0], "stands in the row twice")
-        event_id = None
+        event_id = code = None
         try:
             event_id = self._cell(values, "id", read_text)
             code = self._required(values, "usageplacecode", read_text)
@@ -174,7 +174,7 @@ class RowReader:
         except UnusableCellError as error:
             column = self._names.get(error.field, error.field)
             label = row_label(number, event_id)
-            raise InvalidRowError(label, column, error.reason, event_id=event_id) from None
+            raise InvalidRowError(label, column, error.reason, event_id=event_id, usageplacecode=code) from None
         return UsageplaceEvent(event_id, code, status, time, customernumber, contract_no, description, invoices)
 
     def _cell(self, values: Sequence[Any], field: str, read: Callable[[Any], T]) -> T | None:

@@ -38,10 +38,11 @@ def row_of(
 
 def invalid_row_of(error: InvalidRowError, me: Claimant, recorded_at: dt.datetime) -> dict[str, Any]:
     """Return a row about one that never became an event."""
-    unknown = ("usageplacecode", "event_status", "event_time", "http_status", "payload_hash")
+    unknown = ("event_status", "event_time", "http_status", "payload_hash")
     return {
         **dict.fromkeys(unknown),
         "event_id": error.event_id,
+        "usageplacecode": error.usageplacecode,
         "delivery_status": DeliveryStatus.INVALID.value,
         "detail": str(error)[:_LONGEST_DETAIL],
         "attempts": 0,

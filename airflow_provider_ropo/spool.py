@@ -36,11 +36,13 @@ PRAGMA synchronous = OFF;
 CREATE TABLE event (
     number INTEGER PRIMARY KEY, id, usageplacecode, status, time, customernumber, contract_no, description, invoices
 );
-CREATE TABLE invalid (number INTEGER PRIMARY KEY, id, row, column_name, reason);
+CREATE TABLE invalid (number INTEGER PRIMARY KEY, id, usageplacecode, row, column_name, reason);
 """
 _INSERT_EVENT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_INVALID = "INSERT INTO invalid VALUES (?, ?, ?, ?, ?)"
-_GIVE_UP = "INSERT INTO invalid SELECT number, id, row_label(number, id), 'id', ? FROM event WHERE id = ?"
+_INSERT_INVALID = "INSERT INTO invalid VALUES (?, ?, ?, ?, ?, ?)"
+_GIVE_UP = """
+INSERT INTO invalid SELECT number, id, usageplacecode, row_label(number, id), 'id', ? FROM event WHERE id = ?
+"""
 _COLUMNS = "id, usageplacecode, status, time, customernumber, contract_no, description, invoices"
 
 # Ids that several rows share, or share with a row that is invalid: what they come to is settled one by one.
@@ -96,7 +98,8 @@ class Spool:
         """
         invoices = event.invoices
         if len(invoices) > MAX_INVOICES:
-            self.reject(number, InvalidRowError(row_label(number, event.id), "id", _TOO_MANY, event_id=event.id))
+            label, place = row_label(number, event.id), event.usageplacecode
+            self.reject(number, InvalidRowError(label, "id", _TOO_MANY, event_id=event.id, usageplacecode=place))
             return
         self._events.append(
             (
@@ -116,7 +119,7 @@ class Spool:
 
     def reject(self, number: int, error: InvalidRowError) -> None:
         """Take a row that cannot become an event."""
-        self._invalid.append((number, error.event_id, error.row, error.column, error.reason))
+        self._invalid.append((number, error.event_id, error.usageplacecode, error.row, error.column, error.reason))
         if len(self._invalid) >= BATCH:
             self._flush()
 
@@ -137,9 +140,9 @@ class Spool:
 
     def invalid(self) -> Iterator[InvalidRowError]:
         """Yield the rows that never became an event, in reading order."""
-        query = "SELECT row, column_name, reason, id FROM invalid ORDER BY number"
-        for row, column, reason, event_id in self._database.execute(query):
-            yield InvalidRowError(row, column, reason, event_id=event_id)
+        query = "SELECT row, column_name, reason, id, usageplacecode FROM invalid ORDER BY number"
+        for row, column, reason, event_id, place in self._database.execute(query):
+            yield InvalidRowError(row, column, reason, event_id=event_id, usageplacecode=place)
 
     def count(self) -> int:
         """Return the number of events to send."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_ropo.delivery import GOOD, NAMED, Delivery, DeliveryStatus, DeliverySummary
+from airflow_provider_ropo.delivery import GOOD, NAMED, REMEMBERED, Delivery, DeliveryStatus, DeliverySummary
 from airflow_provider_ropo.errors import DeliveriesFailedError, InvalidRowError
 
 DELIVERED = DeliveryStatus.DELIVERED
@@ -150,4 +150,4 @@ def test_message_of_few() -> None:
 
 def test_failures_kept_are_few() -> None:
     """However many fail, the summary keeps a handful: memory stays flat."""
-    assert NAMED == len(summary_of(undelivered=500).failures)
+    assert REMEMBERED == len(summary_of(undelivered=500).failures)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from airflow_provider_ropo.answer import Receipt
 from airflow_provider_ropo.attempts import end_of, persist
 from airflow_provider_ropo.backoff import Backoff
-from airflow_provider_ropo.delivery import Delivery, DeliverySummary
+from airflow_provider_ropo.delivery import DeliverySummary
 from airflow_provider_ropo.dispatch import LOOK_UP, Dispatcher
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, RopoLedgerError, RopoUnavailableError
 from airflow_provider_ropo.event import UsageplaceEvent, masked
 from airflow_provider_ropo.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger_table import batches
 from airflow_provider_ropo.memory import NoMemory
-from airflow_provider_ropo.progress import Progress
+from airflow_provider_ropo.report import Report
 from airflow_provider_ropo.spool import Spool
 from airflow_provider_ropo.standing import STATUS, Verdict
 
@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 SHOWN = 5
 
 
-def show(spool: Spool, ledger: DeliveryLedger | None, summary: DeliverySummary, *, jobid_as_string: bool) -> None:
+def preview_posts(
+    spool: Spool, ledger: DeliveryLedger | None, summary: DeliverySummary, *, jobid_as_string: bool
+) -> None:
     """Count what a run would do, show the first payloads, and leave every event where it is."""
     shown = 0
     for events in batches(chain.from_iterable(spool.lanes()), LOOK_UP):
@@ -51,7 +53,7 @@ def show(spool: Spool, ledger: DeliveryLedger | None, summary: DeliverySummary, 
 class Posting:
     """Posts what is in a spool, and counts what becomes of it.
 
-    :param summary: takes what became of each event; what was not even tried is counted undelivered.
+    :param report: takes what became of each event; what was not even tried is counted undelivered.
     :param ledger: the memory, if there is one.
     :param max_workers: posts side by side.
     :param rate_limit: posts a second over all of them, at most.
@@ -61,7 +63,7 @@ class Posting:
     def __init__(
         self,
         hook: RopoHook,
-        summary: DeliverySummary,
+        report: Report,
         ledger: DeliveryLedger | None,
         *,
         max_workers: int,
@@ -69,18 +71,16 @@ class Posting:
         stop: threading.Event,
     ) -> None:
         self._hook = hook
-        self._summary = summary
+        self._report = report
         self._ledger = ledger
         self._max_workers = max_workers
         self._rate_limit = rate_limit
-        self._landed = 0
-        self._progress = Progress(0)
         self._stop = stop
 
     def run(self, spool: Spool) -> RopoError | None:
         """Post every event; return why nothing more could be posted, if so."""
-        total = spool.count()
-        self._progress = Progress(total)
+        report, total = self._report, spool.count()
+        report.post(total)
         try:
             if self._ledger is not None:
                 self._ledger.record_invalid(spool.invalid())
@@ -88,11 +88,14 @@ class Posting:
         except (RopoAuthenticationError, RopoLedgerError, RopoUnavailableError) as error:
             stopped = error
         finally:
-            self._summary.leave(total - self._landed)
+            left = report.left
+            report.summary.leave(left)
             if self._ledger is not None and self._ledger.stale:
                 log.warning("%s events were stale: a later one of their place was delivered", self._ledger.stale)
-        if stopped is None and self._landed < total:
-            return RopoError(f"told to stop: {total - self._landed:,} events are left for the next try")
+        if stopped is None and left:
+            stopped = RopoError(f"told to stop: {left:,} events are left for the next try")
+        if stopped is not None:
+            report.stop(stopped)
         return stopped
 
     def _post(self, spool: Spool) -> RopoError | None:
@@ -109,7 +112,7 @@ class Posting:
                 return sign_in.result
             Dispatcher(
                 send,
-                self._count,
+                self._report.landed,
                 memory=self._ledger or NoMemory(),
                 max_workers=self._max_workers,
                 rate_limit=self._rate_limit,
@@ -119,8 +122,3 @@ class Posting:
         finally:
             client.close()
         return None
-
-    def _count(self, delivery: Delivery) -> None:
-        self._landed += 1
-        self._summary.add(delivery)
-        self._progress.landed(self._summary)

@@ -14,25 +14,23 @@ from jinja2 import Undefined
 
 from airflow_provider_ropo.columns import find_timezone
 from airflow_provider_ropo.delivery import Delivery, DeliverySummary
-from airflow_provider_ropo.errors import DeliveriesFailedError, RopoConfigurationError, RopoError
+from airflow_provider_ropo.errors import DeliveriesFailedError, RopoError
 from airflow_provider_ropo.event import RowReader
 from airflow_provider_ropo.hooks.ropo import RopoHook
 from airflow_provider_ropo.ledger import DeliveryLedger
+from airflow_provider_ropo.operators import parameters as parameter_rules
 from airflow_provider_ropo.operators import retry
 from airflow_provider_ropo.operators.databases import claimant_of, database_hook, open_ledger
 from airflow_provider_ropo.operators.final import final, mistakes_are_final
 from airflow_provider_ropo.operators.intake import HiddenRows, take_mappings, take_query
-from airflow_provider_ropo.operators.posting import Posting, show
+from airflow_provider_ropo.operators.parameters import are_rows, flag
+from airflow_provider_ropo.operators.posting import Posting, preview_posts
+from airflow_provider_ropo.operators.showing import shown_in
+from airflow_provider_ropo.report import Report
 from airflow_provider_ropo.spool import Spool
 from airflow_provider_ropo.standing import OnUnconfirmed, Redeliver, Rules
 from airflow_provider_ropo.window import RunDates, refuse_empty_window
 
-XCOM_RETURN_KEY = "return_value"
-CHOICES = {
-    "on_empty": ("succeed", "skip", "fail"),
-    "redeliver": ("never", "changed", "always"),
-    "on_unconfirmed": ("resend", "hold"),
-}
 XCOM_RETURN_KEY = "return_value"
 
 
@@ -111,7 +109,7 @@ class UsageplaceEventOperator(BaseOperator):
         self.parameters = parameters
         self.sql_hook_params = sql_hook_params
         # Rows written into the DAG are data, not templates; and a template that fails is logged as it stands.
-        self.events = HiddenRows(events) if events is not None and _are_rows(events) else events
+        self.events = HiddenRows(events) if events is not None and are_rows(events) else events
         self._takes_events = events is not None
         self.columns = columns
         self.statuses = statuses
@@ -128,41 +126,29 @@ class UsageplaceEventOperator(BaseOperator):
         self.preview = preview
         self._dates_used: dict[str, Any] = {}
         self._stop: threading.Event | None = None
-        self._check_parameters()
+        parameter_rules.check(self)
 
     def execute(self, context: Context) -> dict[str, int]:
         """Read, set in order, post, report."""
         with mistakes_are_final():
-            refuse_empty_window(self._dates_used)
-            preview = _flag("preview", self.preview)
-            hook = RopoHook(self.ropo_conn_id)
-            zone = find_timezone(hook.settings.timezone)
+            preview = flag("preview", self.preview)
             self._stop = stop = threading.Event()
-            stopped = None
-            with Spool(zone) as spool, self._ledger(context) as ledger:
-                if ledger is not None and not preview:
-                    ledger.prepare()
-                rows = self._read_into(spool, hook.settings.timezone)
-                summary = DeliverySummary(rows, preview=preview)
-                for error in spool.invalid():
-                    summary.add(Delivery.of_invalid_row(error))
-                try:
-                    if preview:
-                        known = ledger if ledger is not None and ledger.exists() else None
-                        show(spool, known, summary, jobid_as_string=hook.settings.jobid_as_string)
-                    else:
-                        posting = Posting(
-                            hook,
-                            summary,
-                            ledger,
-                            max_workers=self.max_workers,
-                            rate_limit=self.rate_limit,
-                            stop=stop,
-                        )
-                        stopped = posting.run(spool)
-                except BaseException:
-                    self._push(summary.as_dict(), context)
-                    raise
+            summary = DeliverySummary(preview=preview)
+            with Report(summary, shown_in(context, as_xcom=self.do_xcom_push), preview=preview) as report:
+                refuse_empty_window(self._dates_used)
+                hook = RopoHook(self.ropo_conn_id)
+                report.about(server=hook.settings.server)
+                with Spool(find_timezone(hook.settings.timezone)) as spool, self._ledger(context) as ledger:
+                    if ledger is not None and not preview:
+                        ledger.prepare()
+                    summary.rows = self._read_into(spool, hook.settings.timezone)
+                    for error in spool.invalid():
+                        summary.add(Delivery.of_invalid_row(error))
+                    try:
+                        stopped = self._post(hook, spool, ledger, report, stop, preview=preview)
+                    except BaseException:
+                        self._push(summary.as_dict(), context)
+                        raise
             return self._report(summary, stopped, context)
 
     def on_kill(self) -> None:
@@ -188,26 +174,6 @@ class UsageplaceEventOperator(BaseOperator):
 
     def _noting(self, context: Any) -> Any:  # noqa: ANN401
         return context if isinstance(context, RunDates) else RunDates(context, self._dates_used)
-
-    def _check_parameters(self) -> None:
-        """Fail when the DAG is parsed, not in the night, where that is possible."""
-        if (self.sql is None) == (self.events is None):
-            raise RopoConfigurationError("give either `sql` or `events`")
-        if self.sql is not None and not self.sql_conn_id:
-            raise RopoConfigurationError("`sql` needs `sql_conn_id`, the connection of the warehouse")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise RopoConfigurationError(f"`{name}` must be one of {', '.join(choices)}")
-        if self.ledger_table and not (self.ledger_conn_id or self.sql_conn_id):
-            raise RopoConfigurationError("`ledger_table` needs `ledger_conn_id`, the connection it lives in")
-        if isinstance(self.max_workers, bool) or not self.max_workers >= 1:
-            raise RopoConfigurationError("`max_workers` must be 1 or more")
-        if self.rate_limit is not None and not self.rate_limit > 0:
-            raise RopoConfigurationError("`rate_limit` must be more than 0 posts a second, or None")
-        if not self.claim_timeout > 0:
-            raise RopoConfigurationError("`claim_timeout` must be more than 0 seconds")
-        if isinstance(self.max_failed, bool) or not self.max_failed >= 0:
-            raise RopoConfigurationError("`max_failed` must be a count, or a fraction below 1")
 
     def _read_into(self, spool: Spool, timezone: str) -> int:
         """Read every row into the spool, let the warehouse go, and return how many rows there were."""
@@ -238,6 +204,24 @@ class UsageplaceEventOperator(BaseOperator):
         rules = Rules(self.redeliver, self.on_unconfirmed, self.claim_timeout)
         return closing(open_ledger(hook, self.ledger_table, claimant_of(context, self.task_id), rules))
 
+    def _post(
+        self,
+        hook: RopoHook,
+        spool: Spool,
+        ledger: DeliveryLedger | None,
+        report: Report,
+        stop: threading.Event,
+        *,
+        preview: bool,
+    ) -> RopoError | None:
+        """Post what was read, or show what would be; return why nothing more could be posted, if so."""
+        if preview:
+            known = ledger if ledger is not None and ledger.exists() else None
+            preview_posts(spool, known, report.summary, jobid_as_string=hook.settings.jobid_as_string)
+            return None
+        posting = Posting(hook, report, ledger, max_workers=self.max_workers, rate_limit=self.rate_limit, stop=stop)
+        return posting.run(spool)
+
     def _report(self, summary: DeliverySummary, stopped: RopoError | None, context: Context) -> dict[str, int]:
         """Say the counts, and fail once if they are not good."""
         failure = summary.failure(self.max_failed)
@@ -265,15 +249,3 @@ class UsageplaceEventOperator(BaseOperator):
         """Push the counts as Airflow itself would after a good end; before a red one it would not."""
         if self.do_xcom_push and (task_instance := context.get("ti")) is not None:
             task_instance.xcom_push(key=XCOM_RETURN_KEY, value=counts)
-
-
-def _are_rows(events: object) -> bool:
-    return isinstance(events, list | tuple) and bool(events) and all(isinstance(row, Mapping) for row in events)
-
-
-def _flag(name: str, value: object) -> bool:
-    """Read a yes or no that a template may have turned into text."""
-    text = str(value).strip().casefold()
-    if text not in {"true", "false"}:
-        raise RopoConfigurationError(f"`{name}` must be true or false, or a template that gives one of them")
-    return text == "true"

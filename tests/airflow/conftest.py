@@ -73,6 +73,7 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbo
 class Finished:
     """A DAG run that has come to its end."""
 
+    dag_id: str
     state: str
     log: str
     xcom: Any
@@ -101,6 +102,7 @@ def run_dag(airflow_db: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Cal
         pulled = last.xcom_pull(task_ids="report", map_indexes=[ti.map_index for ti in task_instances])
         xcom = list(pulled)
         return Finished(
+            dag_id,
             str(dag_run.state),
             output.out + output.err,
             xcom[0] if len(xcom) == 1 else xcom,

@@ -122,7 +122,7 @@ def test_bad_rows_do_not_stop_the_others(warehouse: Callable[..., Path], sandbox
     counts = {**NOTHING, "rows": 4, "events": 4, "delivered": 2, "rejected": 1, "invalid": 1}
     assert isinstance(caught.value, AirflowFailException)
     assert counts == caught.value.summary
-    assert {"return_value": counts} == task_instance.pushed
+    assert counts == task_instance.pushed["return_value"]
     assert ["e1", "e4"] == sorted(sent["id"] for sent in sandbox.events)
     assert "2 of 4 events are at Ropo One: 2 delivered, 1 rejected, 1 invalid" in str(caught.value)
     assert "row 1 (id e2): description: is missing" in str(caught.value)
@@ -132,12 +132,14 @@ def test_bad_rows_do_not_stop_the_others(warehouse: Callable[..., Path], sandbox
 def test_no_customers_data_in_log_or_error(
     warehouse: Callable[..., Path], sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither the log nor the error holds a customer's number, the API code or a token."""
+    """Neither the log, the error nor an XCom holds a customer's number, the API code or a token."""
     warehouse(GOOD, BAD, REFUSED)
-    with pytest.raises(DeliveriesFailedError) as caught:
-        run()
+    task_instance = TaskInstance()
 
-    said = "".join([*capfd.readouterr(), str(caught.value), repr(caught.value)])
+    with pytest.raises(DeliveriesFailedError) as caught:
+        run({"ti": task_instance})
+
+    said = "".join([*capfd.readouterr(), str(caught.value), repr(caught.value), json.dumps(task_instance.pushed)])
     assert "1 of 3 events" in said
     assert [] == [secret for secret in ("A123456", "A123457", "A123458", "eyJ") if secret in said]
 
@@ -409,7 +411,7 @@ def test_no_rows_may_skip_or_fail(sandbox: Sandbox, on_empty: Any, error: type[E
     with pytest.raises(error, match="no rows"):
         run({"ti": task_instance}, events=[], on_empty=on_empty)
 
-    assert {"return_value": NOTHING} == task_instance.pushed
+    assert NOTHING == task_instance.pushed["return_value"]
 
 
 @pytest.mark.parametrize(
