@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 from airflow_provider_ropo.attempts import Ending, persist
 from airflow_provider_ropo.backoff import Backoff
-from airflow_provider_ropo.errors import RopoAuthenticationError, RopoConnectError, RopoResponseError
+from airflow_provider_ropo.breaker import Breaker
+from airflow_provider_ropo.errors import (
+    RopoAuthenticationError,
+    RopoConnectError,
+    RopoResponseError,
+    RopoTransportError,
+)
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.pace import Pace
 from airflow_provider_ropo.standing import Standing
@@ -19,15 +25,22 @@ class Courier:
 
     :param send: posts one event; raises one of the tree's errors.
     :param pace: says when the next post may go, whichever worker's it is.
+    :param breaker: told what becomes of each attempt; says when nothing gets through any more.
     :param stop: once it is set, nothing more is sent.
     """
 
     def __init__(
-        self, send: Callable[[UsageplaceEvent], object], backoff: Backoff, pace: Pace, stop: threading.Event
+        self,
+        send: Callable[[UsageplaceEvent], object],
+        backoff: Backoff,
+        pace: Pace,
+        breaker: Breaker,
+        stop: threading.Event,
     ) -> None:
         self._send = send
         self._backoff = backoff
         self._pace = pace
+        self._breaker = breaker
         self._stop = stop
 
     def deliver(self, event: UsageplaceEvent, standing: Standing) -> Ending[object] | None:
@@ -37,7 +50,8 @@ class Courier:
         """
 
         def rest(seconds: float) -> bool:
-            return self._stop.wait(seconds) or self._pace.turn(self._stop.wait) or has_run_out()
+            hopeless = self._breaker.is_open
+            return hopeless or self._stop.wait(seconds) or self._pace.turn(self._stop.wait) or has_run_out()
 
         def has_run_out() -> bool:
             return time.monotonic() >= standing.holds_until
@@ -61,9 +75,12 @@ class Courier:
 
     def _post(self, event: UsageplaceEvent) -> object:
         try:
-            return self._send(event)
-        except RopoResponseError as error:
-            if error.retry_after:
+            receipt = self._send(event)
+        except (RopoTransportError, RopoResponseError) as error:
+            self._breaker.attempted(in_vain=error.transient)
+            if isinstance(error, RopoResponseError) and error.retry_after:
                 # Who asks one to wait asks all; longer than we are patient, the run ends instead.
                 self._pace.pause(min(error.retry_after, self._backoff.patience))
             raise
+        self._breaker.attempted(in_vain=False)
+        return receipt

@@ -16,9 +16,10 @@ from contextlib import suppress
 
 from airflow_provider_ropo.attempts import BLOCKING, Ending, delivery_of, end_of
 from airflow_provider_ropo.backoff import Backoff
+from airflow_provider_ropo.breaker import Breaker
 from airflow_provider_ropo.courier import Courier
 from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
-from airflow_provider_ropo.errors import RopoAuthenticationError, RopoLedgerError, RopoUnavailableError
+from airflow_provider_ropo.errors import RopoAuthenticationError, RopoLedgerError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.lanes import Job, Lane, Lanes
 from airflow_provider_ropo.memory import REMEMBER_EVERY, Memory, Unwritten
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 CLAIM, CLAIM_PER_LANE = 64, 8
 #: Events looked up at a time while most of them turn out to be known: one select.
 LOOK_UP = 500
-#: So many events in a row that did not arrive, and none that did: nothing gets through, and the run ends early.
-HOPELESS = 20
 #: Seconds that a stop waits for what is in flight; Airflow kills after five.
 LAST_WAIT = 4.0
 
@@ -65,8 +64,9 @@ class Dispatcher:
         # Lanes with an event on its way: one for each worker, and one to follow.
         self._enough = 2 * max_workers
         self._stop = stop
-        self._backoff = backoff or Backoff()
-        courier = Courier(send, self._backoff, Pace(rate_limit), stop)
+        backoff = backoff or Backoff()
+        self._breaker = Breaker(backoff.patience)
+        courier = Courier(send, backoff, Pace(rate_limit), self._breaker, stop)
         self._workers: Workers[Job, Ending[object] | None] = Workers(
             lambda job: courier.deliver(job.event, job.standing), max_workers, stop
         )
@@ -75,7 +75,6 @@ class Dispatcher:
         self._supplied: set[Lane] = set()
         self._look_up = CLAIM
         self._unwritten = Unwritten(memory)
-        self._failed_in_a_row = 0
         self._stopped_by: BaseException | None = None
 
     def run(self, lanes: Iterable[Iterable[UsageplaceEvent]]) -> None:
@@ -230,19 +229,11 @@ class Dispatcher:
 
     def _look_for_the_end(self, ending: Ending[object], delivery: Delivery) -> None:
         """Stop if nothing more can be sent, or nothing gets through."""
-        self._failed_in_a_row = self._failed_in_a_row + 1 if delivery.status in BLOCKING else 0
-        if isinstance(ending.result, RopoAuthenticationError):
-            self._stop_for(ending.result)
-            return
-        retry_after = getattr(ending.result, "retry_after", None) or 0.0
-        if self._stop.is_set():
-            return
-        if retry_after > self._backoff.patience:
-            message = f"Ropo One asks to wait {retry_after:,.0f} s, so the run ends early: {ending.result}"
-            self._stop_for(RopoUnavailableError(message, retry_after=retry_after))
-        elif self._failed_in_a_row >= HOPELESS:
-            message = f"{HOPELESS} events in a row did not arrive, so the run ends early; the last: {ending.result}"
-            self._stop_for(RopoUnavailableError(message))
+        stopped = self._stop.is_set()
+        error = self._breaker.ended(ending.result, arrived=delivery.status not in BLOCKING)
+        # Once it is to stop, attempts are broken off: that nothing gets through then means nothing.
+        if error is not None and (not stopped or isinstance(error, RopoAuthenticationError)):
+            self._stop_for(error)
 
     def _stop_for(self, error: BaseException) -> None:
         """Stop the run for this error, or for the one before it."""

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 #: Seconds between two lines in the log, and between two reports shown while events are posted.
 LOG_EVERY, SHOW_EVERY = 10.0, 3.0
 READING, POSTING, ENDED = "reading", "posting", "ended"
+#: The XCom that holds a run's report, as :meth:`Report.as_dict` makes it.
+REPORT_KEY = "ropo_report"
 
 
 class Report:

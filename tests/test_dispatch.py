@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_ropo.attempts import BLOCKING
 from airflow_provider_ropo.backoff import Backoff
+from airflow_provider_ropo.breaker import HOPELESS
 from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
-from airflow_provider_ropo.dispatch import CLAIM, CLAIM_PER_LANE, HOPELESS, LAST_WAIT, LOOK_UP, Dispatcher
+from airflow_provider_ropo.dispatch import CLAIM, CLAIM_PER_LANE, LAST_WAIT, LOOK_UP, Dispatcher
 from airflow_provider_ropo.errors import (
     InvalidRowError,
     RopoAuthenticationError,

@@ -8,10 +8,10 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import Context
 
+from airflow_provider_ropo.report import REPORT_KEY
+
 log = logging.getLogger(__name__)
 
-#: The XCom that holds a run's report, as :meth:`airflow_provider_ropo.report.Report.as_dict` makes it.
-REPORT_KEY = "ropo_report"
 #: In the task's state store (Airflow 3.3): how far the run is.
 PROGRESS_KEY = "ropo_progress"
 

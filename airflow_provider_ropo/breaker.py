@@ -1,0 +1,62 @@
+"""Notices that nothing gets through any more: then a run had better end, and come again later."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, RopoUnavailableError
+
+#: So many events in a row that did not arrive, and none that did, are enough,
+HOPELESS = 20
+#: or as many attempts, over at least so many seconds.
+HOPELESS_AFTER = 120.0
+
+
+class Breaker:
+    """Watches what becomes of attempts and events; safe to share between threads.
+
+    :param patience: seconds, the longest ``Retry-After`` that a run waits for.
+    :param clock: seconds, from any start.
+    """
+
+    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience = patience
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._events = self._attempts = 0
+        self._failing_since = 0.0
+
+    def attempted(self, *, in_vain: bool) -> None:
+        """Take note of an attempt; in vain is one that another attempt may mend."""
+        with self._lock:
+            if in_vain and not self._attempts:
+                self._failing_since = self._clock()
+            self._attempts = self._attempts + 1 if in_vain else 0
+
+    @property
+    def is_open(self) -> bool:
+        """Has nothing got through for long, so that another attempt would be in vain, too?"""
+        with self._lock:
+            return self._attempts >= HOPELESS and self._clock() - self._failing_since >= HOPELESS_AFTER
+
+    def ended(self, result: object, *, arrived: bool) -> RopoError | None:
+        """Take note of how an event ended; return the error to end the run with, if it is time to.
+
+        :param result: the receipt, or the error of the last attempt.
+        :param arrived: Ropo One has it, or has said its last word about it.
+        """
+        self._events = 0 if arrived else self._events + 1
+        if isinstance(result, RopoAuthenticationError):
+            return result
+        retry_after = getattr(result, "retry_after", None) or 0.0
+        early = "so the run ends early"
+        if retry_after > self._patience:
+            message = f"Ropo One asks to wait {retry_after:,.0f} s, {early}: {result}"
+            return RopoUnavailableError(message, retry_after=retry_after)
+        if self._events >= HOPELESS:
+            return RopoUnavailableError(f"{HOPELESS} events in a row did not arrive, {early}; the last: {result}")
+        if self.is_open:
+            return RopoUnavailableError(f"nothing got through for {HOPELESS_AFTER:,.0f} s, {early}; the last: {result}")
+        return None
