@@ -32,7 +32,7 @@ format: $(VENV)/ready ## Put the code into shape
 	@$(RUN)/ruff format .
 	@$(RUN)/ruff check --fix .
 
-benchmark: $(VENV)/ready ## Measure the intake, and what the ledger costs
+benchmark: $(VENV)/ready ## Measure reading and posting: a table of ratios (a quarter of an hour)
 	@$(RUN)/python benchmarks/intake.py
 	@$(RUN)/python benchmarks/posting.py
 

@@ -62,6 +62,8 @@ def classify(
         if status_code in _GATEWAY_UNANSWERED:
             error.may_have_arrived = True
         return error
+    if not body:
+        return Receipt(status_code)
     if _is_page(headers, body):
         return RopoServerError(
             f"HTTP {status_code} with a web page instead of Ropo One's empty answer; what answers there?",

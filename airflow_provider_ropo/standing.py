@@ -194,6 +194,7 @@ def _changed(sent: Entry, payload_hash: str, newest: dt.datetime) -> Standing:
     )
 
 
+@lru_cache(maxsize=1024)
 def payload_hash(event: UsageplaceEvent) -> str:
     """Return a digest for each field but the id, in one text: equal for equal content, and it tells what differs."""
     invoices = repr([(invoice.invoicenumber, invoice.jobid) for invoice in event.invoices]) if event.invoices else "[]"

