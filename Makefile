@@ -18,7 +18,7 @@ airflow: $(VENV)/ready ## Open a whole Airflow in the browser, with everything i
 test: $(VENV)/ready ## Run every test
 	@$(RUN)/python -m pytest
 
-test-services: $(VENV)/ready $(SNOWFLAKE)/ready ## Run the tests that want MariaDB, Snowflake's driver or a whole Airflow
+test-services: $(VENV)/ready $(SNOWFLAKE)/ready ## Run the tests that want MariaDB, Snowflake's driver, a whole Airflow or Celery workers
 	@$(RUN)/python -m pytest tests/services
 	@PYTHONPATH=. $(SNOWFLAKE)/bin/python -m pytest tests/services/snowflake --confcutdir tests/services/snowflake
 

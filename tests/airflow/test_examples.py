@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("ropo_usageplace_events_daily", "CronDataIntervalTimetable"),
         ("ropo_usageplace_events_after_load", "AssetTriggeredTimetable"),
+        ("ropo_usageplace_events_sharded", "CronDataIntervalTimetable"),
     ],
 )
 def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str) -> None:

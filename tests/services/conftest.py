@@ -1,15 +1,20 @@
-"""Servers that the machine has to have: a MariaDB of the test session's own."""
+"""What several test files share: a MariaDB server and a whole Airflow, each of the test run's own."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +23,16 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_ropo.sandbox import Sandbox
+
 # They need packages that do not go with Airflow's: `make test-services` runs them in an environment of their own.
 collect_ignore = ["snowflake"]
 
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 PACKAGES = ("mariadb-server-core", "mariadb-client-core")
-PATIENCE = 60
+#: Seconds that anything may take on a busy machine.
+PATIENCE = 90
 
 
 @dataclass(frozen=True)
@@ -114,3 +124,125 @@ def _wait_for(server: MariaDB, process: subprocess.Popen[bytes], log: Path) -> N
         if process.poll() is not None or time.monotonic() > give_up:
             pytest.fail(f"MariaDB did not start:\n{log.read_text()}", pytrace=False)
         time.sleep(0.1)
+
+
+class Airflow:
+    """A whole Airflow at home in an empty folder, which knows the example DAGs, spoken to as its UI does."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        port, *log_ports = _free_ports(3)
+        self.url = f"http://127.0.0.1:{port}"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        self.environment = inherited | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[1]),
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            # Nothing but this machine is contacted.
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            # `airflow standalone` starts `airflow` by name.
+            "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+            # A process that gives itself a title leaves its environment legible, by which it is found and ended.
+            "SPT_NOENV": "1",
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def connect(self, conn_id: str, **connection: Any) -> None:
+        """Give it a connection."""
+        self.environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(connection)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start an ``airflow`` command, in a session of its own, and let it run."""
+        with (self.home / f"{len(self._processes)}-{arguments[0]}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [BIN / "airflow", *arguments],
+                env=self.environment | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def end(self) -> None:
+        """End everything that has been started, and what that has started in turn."""
+        for process in self._processes:
+            process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            for process in self._processes:
+                process.wait(10)
+        self.kill()
+        for process in self._processes:
+            process.wait()
+
+    def kill(self, **environment: str) -> None:
+        """Kill every process of this Airflow with that in its environment, also those in a session of their own."""
+        marks = {f"{name}={value}".encode() for name, value in {"AIRFLOW_HOME": self.home, **environment}.items()}
+        for found in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if marks <= set(found.read_bytes().split(b"\0")):
+                    os.kill(int(found.parent.name), signal.SIGKILL)
+
+    def ask(self, path: str, method: str = "GET", **body: Any) -> Any:
+        """Ask its REST API."""
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{self.url}/api/v2/{path}",
+            method=method,
+            data=json.dumps(body).encode() if body else None,
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token()}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.load(answer)
+
+    def _token(self) -> str:
+        """Sign in, where everybody is an admin."""
+        with urllib.request.urlopen(f"{self.url}/auth/token", timeout=30) as answer:  # noqa: S310
+            return str(json.load(answer)["access_token"])
+
+    def wait_for(self, come: Callable[[], Any], what: str) -> Any:
+        """Wait until something is there, and return it."""
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up:
+            with suppress(urllib.error.URLError, ConnectionError):
+                if found := come():
+                    return found
+            time.sleep(0.5)
+        pytest.fail(f"{what} was not there after {PATIENCE} s:\n{self.said()}", pytrace=False)
+
+    def said(self) -> str:
+        """Return the end of what each process and each task said."""
+        logs = sorted(self.home.glob("*.log")) + sorted(self.home.glob("logs/dag_id=*/**/*.log"))
+        return "\n".join(f"==> {log.relative_to(self.home)} <==\n{log.read_text()[-5_000:]}" for log in logs)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listening.getsockname()[1] for listening in sockets]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """Run a local Ropo One."""
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def airflow(sandbox: Sandbox) -> Iterator[Airflow]:
+    """Return an Airflow that leads to the local Ropo One and is still to be started; all of it is ended."""
+    # The path of a socket has to be short, which those of pytest's own folders are not.
+    airflow = Airflow(Path(tempfile.mkdtemp(prefix="ropo-airflow-")))
+    login = {"login": sandbox.cid, "password": sandbox.apicode}
+    airflow.connect("ropo_default", conn_type="ropo", host=sandbox.url, **login, extra={"timeout": PATIENCE})
+    yield airflow
+    airflow.end()
+    shutil.rmtree(airflow.home)
