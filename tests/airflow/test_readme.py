@@ -1,0 +1,164 @@
+"""The README does what it says: every block of it is run, or compared with what is so."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.hooks.ropo import RopoHook
+from airflow_provider_ropo.sandbox import Sandbox
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+#: How each block begins: the tests below are about these.
+BEGINNINGS = (
+    "from datetime import datetime",
+    "pip install airflow-provider-ropo",
+    "AIRFLOW_CONN_ROPO_DEFAULT=",
+    '{\n  "id":',
+    "SELECT event_id",
+    "from airflow_provider_ropo.event import",
+    "Arrived at Ropo One:",
+    "pip install 'airflow-provider-ropo[sandbox]'",
+    "cli/",
+)
+
+
+def block(beginning: str) -> str:
+    """Return the one block that begins so."""
+    (found,) = (text for text in BLOCKS if text.startswith(beginning))
+    return str(found)
+
+
+def test_no_block_is_forgotten() -> None:
+    """A new block wants a test; one that is gone takes its own along."""
+    assert sorted(BEGINNINGS) == sorted(
+        next((known for known in BEGINNINGS if text.startswith(known)), text) for text in BLOCKS
+    )
+
+
+def test_the_first_dag_runs(
+    airflow_db: None, dags_folder: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DAG on the first screen reports what its query returns, and nothing twice."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    warehouse = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(warehouse))
+    file, query = dags_folder / "readme.py", dags_folder / "outcomes.sql"
+    file.write_text(block("from datetime import datetime"))
+    query.write_text(
+        "SELECT 'e1' AS id, '643007572062443672' AS usageplacecode, 'connected' AS status, '2024-01-04 10:00' AS time"
+    )
+    dag = DagBag(dag_folder=file).dags["report_usageplace_events"]
+
+    states = [str(dag.test(logical_date=datetime(2026, 1, 14, 3, tzinfo=UTC)).state) for _ in range(2)]
+
+    file.unlink()
+    query.unlink()
+    assert ["success", "success"] == states
+    assert ["e1"] == [payload["id"] for payload in sandbox.events]
+
+
+def test_the_connection_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to write the connection are understood, and mean the same."""
+    understood = []
+    for line in block("AIRFLOW_CONN_ROPO_DEFAULT=").splitlines():
+        name, _, value = line.partition("=")
+        monkeypatch.setenv(name, value.strip("'").replace("…", "sandbox"))
+        understood.append(RopoHook().settings)
+
+    one, other = understood
+    assert one == other
+    assert ("https://rc.ropo24.fi", "1000011", "sandbox", 60) == (one.server, one.cid, one.apicode, one.timeout)
+
+
+def test_the_row_and_the_message() -> None:
+    """The table's row becomes the message below it."""
+    head, _, cells = re.findall(r"^\|(.*)\|$", README.partition("## A row")[2], re.MULTILINE)[:3]
+    row = dict(zip(_cells(head), (None if cell == "*NULL*" else cell for cell in _cells(cells)), strict=True))
+
+    payload = UsageplaceEvent.from_row(row).to_payload()
+
+    assert json.loads(block('{\n  "id":')) == payload
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")]
+
+
+def test_what_is_not_delivered(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The query on the ledger finds what Ropo One does not have, and why."""
+    from airflow_provider_ropo.errors import DeliveriesFailedError
+    from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+
+    path = tmp_path / "warehouse.db"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    row = {"usageplacecode": "P1", "status": "connected", "time": "2024-01-04 10:00"}
+    events = [{"id": "e1"} | row, {"id": "e2"} | row | {"usageplacecode": "UNKNOWN-1"}]
+    options: dict[str, Any] = {"ledger_table": "ropo_ledger", "ledger_conn_id": "warehouse", "events": events}
+    with pytest.raises(DeliveriesFailedError):
+        UsageplaceEventOperator(task_id="report", **options).execute({})
+
+    with closing(sqlite3.connect(path)) as database:
+        found = database.execute(block("SELECT event_id")).fetchall()
+
+    assert [("e2", "UNKNOWN-1", "connected", "rejected")] == [(*row[:3], row[4]) for row in found]
+
+
+def test_one_event_from_ones_own_code(sandbox: Sandbox) -> None:
+    """The hook posts the event of the example."""
+    exec(block("from airflow_provider_ropo.event import"), {})  # noqa: S102 - the README's own
+
+    assert ["643007572062443672"] == [payload["usageplacecode"] for payload in sandbox.events]
+
+
+def test_the_sandbox_starts_as_it_says() -> None:
+    """The command for the local Ropo One runs it."""
+    (command,) = (line for line in block("pip install 'airflow-provider-ropo[sandbox]'").splitlines() if "-m" in line)
+    arguments = command.replace("8099", "0").split()[1:]
+
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        process.terminate()
+
+    assert "http://127.0.0.1:" in said
+
+
+def test_the_picture_of_the_floors_has_every_module() -> None:
+    """Who reads the code finds each file of the core in the picture, and nothing that is not there."""
+    drawn = set(re.findall(r"\w+\.py", block("cli/")))
+    there = {file.name for file in (ROOT / "airflow_provider_ropo").glob("*.py")} - {"__init__.py"}
+
+    assert there == drawn - {"usageplace.py", "ropo.py"}
+
+
+def test_every_parameter_is_in_the_readme() -> None:
+    """The table of the operator's parameters is complete, with their defaults."""
+    from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+
+    parameters = inspect.signature(UsageplaceEventOperator.__init__).parameters
+    defaults = {name: f"`{json.dumps(parameters[name].default)}`" for name in [*parameters][1:-1]}
+    words = {"`null`": "`None`", "`false`": "`False`"}
+    # One of them is needed, and that is no default; the ledger's is another parameter.
+    special = {"sql": "", "sql_conn_id": "", "events": "", "ledger_conn_id": "`sql_conn_id`"}
+    table = re.findall(r"^\| `(\w+)` \|(.*?)\|", README.partition("## The operator")[2], re.MULTILINE)
+
+    assert {name: words.get(default, default) for name, default in defaults.items()} | special == {
+        name: default.strip() for name, default in table
+    }
