@@ -31,11 +31,13 @@ class Ending(NamedTuple, Generic[R]):
     :param result: what the request returned, or the error of its last attempt.
     :param attempts: how many there were.
     :param unanswered: one of them may have arrived without our knowing.
+    :param seconds: how long each attempt took, without the waits between.
     """
 
     result: R | RopoError
     attempts: int
     unanswered: bool
+    seconds: tuple[float, ...] = ()
 
 
 def patiently(seconds: float) -> bool:
@@ -60,28 +62,30 @@ def persist(
     :param wait: waits that many seconds; true if there are to be no more attempts.
     :param unanswered: an attempt before these may have arrived.
     """
-    attempt = 0
+    took: tuple[float, ...] = ()
     while True:
-        attempt += 1
+        attempt, began = len(took) + 1, time.monotonic()
         try:
-            return Ending(request(), attempt, unanswered)
+            result = request()
+            return Ending(result, attempt, unanswered, (*took, time.monotonic() - began))
         except (RopoTransportError, RopoResponseError) as error:
+            took = (*took, time.monotonic() - began)
             unanswered = unanswered or error.may_have_arrived
             retry_after = getattr(error, "retry_after", None)
             delay = backoff.delay(attempt, retry_after) if error.transient else None
             if delay is None:
-                return Ending(error, attempt, unanswered)
+                return Ending(error, attempt, unanswered, took)
             log.warning("%s: attempt %d of %d: %s; again in %.1f s", what, attempt, backoff.max_attempts, error, delay)
             last = error
         if wait(delay):
-            return Ending(last, attempt, unanswered)
+            return Ending(last, attempt, unanswered, took)
 
 
 def delivery_of(event: UsageplaceEvent, ending: Ending[object]) -> Delivery:
     """Return what became of an event, by how its attempts ended."""
     error = ending.result
     if not isinstance(error, RopoError):
-        return end_of(event, DeliveryStatus.DELIVERED, attempts=ending.attempts)
+        return end_of(event, DeliveryStatus.DELIVERED, attempts=ending.attempts, seconds=ending.seconds)
     detail = str(error)
     if isinstance(error, RopoRejectedError):
         status = DeliveryStatus.REJECTED
@@ -90,7 +94,7 @@ def delivery_of(event: UsageplaceEvent, ending: Ending[object]) -> Delivery:
     else:
         status = DeliveryStatus.UNCONFIRMED if ending.unanswered else DeliveryStatus.UNDELIVERED
     http_status = error.status_code if isinstance(error, RopoResponseError) else None
-    return end_of(event, status, detail, http_status, ending.attempts)
+    return end_of(event, status, detail, http_status, ending.attempts, ending.seconds)
 
 
 def end_of(
@@ -99,6 +103,7 @@ def end_of(
     detail: str = "",
     http_status: int | None = None,
     attempts: int = 0,
+    seconds: tuple[float, ...] = (),
 ) -> Delivery:
     """Return one event's end."""
-    return Delivery(status, event.id, event.usageplacecode, detail, http_status, attempts)
+    return Delivery(status, event.id, event.usageplacecode, detail, http_status, attempts, seconds)

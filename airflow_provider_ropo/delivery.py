@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from airflow_provider_ropo.errors import DeliveriesFailedError, InvalidRowError
 
@@ -46,6 +47,7 @@ class Delivery:
     :param detail: why, fit for a log.
     :param http_status: Ropo One's last answer, where there was one.
     :param attempts: how often it was tried.
+    :param seconds: how long each attempt took.
     """
 
     status: DeliveryStatus
@@ -54,6 +56,7 @@ class Delivery:
     detail: str = ""
     http_status: int | None = None
     attempts: int = 0
+    seconds: tuple[float, ...] = field(default=(), compare=False)
 
     @classmethod
     def of_invalid_row(cls, error: InvalidRowError) -> Delivery:
@@ -77,6 +80,8 @@ class DeliverySummary:
         self.rows = rows
         self._preview = preview
         self.failures: list[Delivery] = []
+        #: In a preview, the first payloads that would be posted, without customers' data.
+        self.shown: list[dict[str, Any]] = []
         self._failed = 0
         self._counts: Counter[DeliveryStatus] = Counter()
 

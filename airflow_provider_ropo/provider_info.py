@@ -23,8 +23,8 @@ CONNECTION_TYPE: dict[str, Any] = {
         },
         "placeholders": {
             "host": "rc.ropo24.fi (test) or ropo24.fi",
-            "login": "1000011",
-            "password": "from Ropo support",
+            "login": "from Ropo support, such as 1000011",
+            "password": "from Ropo support, with the customer number",
             "port": "443",
         },
     },
@@ -32,42 +32,51 @@ CONNECTION_TYPE: dict[str, Any] = {
         "timezone": {
             "label": "Time zone",
             "description": (
-                "The zone whose wall clock Ropo One is told, such as Europe/Stockholm. "
-                "Empty: the country of the server (.fi, .se, .no), else Europe/Helsinki."
+                "The zone of the times that Ropo One is told, such as Europe/Stockholm. "
+                "Empty: that of the server's country (.fi, .se, .no), otherwise Europe/Helsinki."
             ),
             "schema": {"type": ["string", "null"], "default": None},
         },
         "timeout": {
             "label": "Timeout",
-            "description": "Seconds to wait for an answer of Ropo One.",
+            "description": "Seconds to wait for an answer from Ropo One.",
             "schema": {"type": ["integer", "null"], "default": 30, "minimum": 1, "maximum": 3600},
         },
         "verify": {
             "label": "CA bundle",
             "description": (
-                "true: the server's certificate is checked against the public authorities. "
-                "A path on the worker: against that CA bundle. It is always checked."
+                "true: the server's certificate is checked against the public authorities. A path on the workers: "
+                "against the authorities in that file. It is always checked."
             ),
             "schema": {"type": ["string", "null"], "default": "true"},
         },
         "jobid_as_string": {
             "label": "Send jobid as text",
             "description": (
-                "Ropo One's API reference wants an invoice's jobid as a number, its guide shows text (\"1234\"). "
-                "Turn on only if Ropo asks for text."
+                "Ropo One's API reference has an invoice's jobid as an integer (1234), its guide as text (\"1234\"). "
+                "Turn on only if Ropo support asks for text."
             ),
             "schema": {"type": ["boolean", "null"], "default": False},
         },
         "allow_http": {
             "label": "Allow plain http",
             "description": (
-                "Plain http shows the API code to the network, so it is refused, but to this machine itself. "
-                "Turn on only for a server behind a tunnel of your own."
+                "Over plain http anybody on the way can read the API code, so it is refused, except to this machine "
+                "itself. Turn on only where the way is a tunnel of your own."
             ),
             "schema": {"type": ["boolean", "null"], "default": False},
         },
     },
 }
+
+ASSET_URIS: list[dict[str, Any]] = [
+    {
+        "schemes": ["ropo"],
+        "handler": "airflow_provider_ropo.assets.ropo.sanitize_uri",
+        "factory": "airflow_provider_ropo.assets.ropo.create_asset",
+        "to_openlineage_converter": "airflow_provider_ropo.assets.ropo.convert_asset_to_openlineage",
+    }
+]
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -88,4 +97,16 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Ropo One", "python-modules": ["airflow_provider_ropo.operators.usageplace"]}
         ],
         "connection-types": [CONNECTION_TYPE],
+        "asset-uris": ASSET_URIS,
+        # What Airflow 2 reads.
+        "dataset-uris": ASSET_URIS,
+        "task-decorators": [
+            {
+                "name": "ropo_usageplace_events",
+                "class-name": "airflow_provider_ropo.decorators.usageplace.usageplace_events_task",
+            }
+        ],
+        # Airflow 3.2 and later.
+        "cli": ["airflow_provider_ropo.cli.definition.get_ropo_cli_commands"],
+        "extra-links": ["airflow_provider_ropo.links.ropo.RopoOneLink", "airflow_provider_ropo.links.ropo.ReportLink"],
     }

@@ -72,7 +72,7 @@ def refuse_empty_window(used: Mapping[str, Any]) -> None:
     starts = [used[name] for name in ("data_interval_start", "logical_date", "execution_date") if name in used]
     if end in starts or used.get("ts") == end.isoformat():
         raise RopoConfigurationError(
-            f"the query selects between data_interval_start and data_interval_end, and in this run both are "
+            f"the task selects between data_interval_start and data_interval_end, and in this run both are "
             f"{end}: it would find nothing, ever; {REMEDY}"
         )
 
@@ -80,8 +80,8 @@ def refuse_empty_window(used: Mapping[str, Any]) -> None:
 def _missing(name: str) -> str:
     if name in RUN_DATES:
         why = "this run has no dates (it was triggered by an asset, or by hand without one)"
-        return f"the query uses {name}, and {why}; trigger it with a logical date, or {REMEDY}"
-    return f"the query uses {name}, and there is none for this run; {REMEDY}"
+        return f"the task uses {name}, and {why}; trigger it with a logical date, or {REMEDY}"
+    return f"the task uses {name}, and there is none for this run; {REMEDY}"
 
 
 class _MissingDate(ChainableUndefined):

@@ -117,7 +117,7 @@ def test_told_to_stop(error: RopoError) -> None:
 
     ending = persist(answered(error, OK), BACKOFF, what="it", wait=wait)
 
-    assert Ending(error, 1, error is SILENT) == ending
+    assert Ending(error, 1, error is SILENT) == ending._replace(seconds=())
     assert [1.0] == wait.waits
 
 
@@ -145,7 +145,7 @@ def test_retry_after_beyond_patience(wait: Wait) -> None:
 
     ending = persist(answered(closed), BACKOFF, what="it", wait=wait)
 
-    assert Ending(closed, 1, unanswered=False) == ending
+    assert Ending(closed, 1, unanswered=False) == ending._replace(seconds=())
     assert [] == wait.waits
 
 
@@ -233,3 +233,23 @@ def test_end_without_an_attempt(make_event: Callable[..., UsageplaceEvent]) -> N
 def test_what_holds_a_place() -> None:
     """A place's next events wait for one that may yet arrive, and for no other."""
     assert {"undelivered", "unconfirmed", "held"} == set(BLOCKING)
+
+
+def test_says_how_long_each_attempt_took() -> None:
+    """Attempts are timed one by one, without the waits between them."""
+    naps = iter([0.05, 0.01])
+
+    def request() -> str:
+        time.sleep(nap := next(naps))
+        if nap > 0.01:
+            raise UNWELL
+        return "here"
+
+    began = time.monotonic()
+    ending = persist(request, Backoff(max_attempts=3, first=0.2, spread=lambda: 1.0), what="a request")
+    all_in_all = time.monotonic() - began
+
+    first, second = ending.seconds
+    assert 0.05 <= first
+    assert 0.01 <= second
+    assert 0.2 <= all_in_all - first - second

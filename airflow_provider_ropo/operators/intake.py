@@ -43,15 +43,21 @@ def take_query(
 
 
 def take_mappings(
-    spool: Spool, rows: object, make_reader: MakeReader, *, columns: Mapping[str, str] | None = None
+    spool: Spool,
+    rows: object,
+    make_reader: MakeReader,
+    *,
+    columns: Mapping[str, str] | None = None,
+    source: str = "`events`",
 ) -> int:
     """Take a list of row mappings into the spool, and settle it. Not every row needs to have the same keys.
 
     :param columns: event field → key, where they differ; those that the reader knows.
+    :param source: what the rows come from, in messages.
     :return: the number of rows.
     :raises RopoConfigurationError: if it is no list of mappings, or no row at all has a key of ``columns``.
     """
-    keys = _Keys(make_reader, columns or {})
+    keys = _Keys(make_reader, columns or {}, source)
     number = _take(spool, ((keys.reader(tuple(row)), tuple(row.values())) for row in _checked(rows)))
     if number:
         keys.check()
@@ -62,10 +68,11 @@ def take_mappings(
 class _Keys:
     """The keys of row mappings: a reader for each set of them, and what they come to all in all."""
 
-    def __init__(self, make_reader: MakeReader, columns: Mapping[str, str]) -> None:
+    def __init__(self, make_reader: MakeReader, columns: Mapping[str, str], source: str) -> None:
         #: Rows of one event may be gathered: none of them lists its invoices.
         self.gathers = True
         self._make_reader = make_reader
+        self._source = source
         self._absent = {name.casefold(): name for name in columns.values()}
         self._there: dict[str, None] = {}
         # Rows that each have other keys are odd, but they must not fill the memory.
@@ -75,7 +82,7 @@ class _Keys:
         """Refuse a key that no row has: what it should hold would be missing in silence."""
         if self._absent:
             raise RopoConfigurationError(
-                f"the rows of `events` have the keys {', '.join(self._there)}, but no row has "
+                f"the rows of {self._source} have the keys {', '.join(self._there)}, but no row has "
                 f"{', '.join(self._absent.values())}; say in `columns` which key it is"
             )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from airflow_provider_ropo.answer import Receipt
 from airflow_provider_ropo.attempts import end_of, persist
 from airflow_provider_ropo.backoff import Backoff
-from airflow_provider_ropo.delivery import DeliverySummary
+from airflow_provider_ropo.delivery import Delivery, DeliverySummary
 from airflow_provider_ropo.dispatch import LOOK_UP, Dispatcher
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, RopoLedgerError, RopoUnavailableError
 from airflow_provider_ropo.event import UsageplaceEvent, masked
@@ -36,7 +37,6 @@ def preview_posts(
     spool: Spool, ledger: DeliveryLedger | None, summary: DeliverySummary, *, jobid_as_string: bool
 ) -> None:
     """Count what a run would do, show the first payloads, and leave every event where it is."""
-    shown = 0
     for events in batches(chain.from_iterable(spool.lanes()), LOOK_UP):
         standings = ledger.peek(events) if ledger is not None else NoMemory().look_up(events)
         for event, standing in zip(events, standings, strict=True):
@@ -44,9 +44,9 @@ def preview_posts(
                 summary.add(end_of(event, STATUS[standing.verdict], standing.detail))
                 continue
             summary.leave(1)
-            if shown < SHOWN:
-                shown += 1
+            if len(summary.shown) < SHOWN:
                 payload = masked(event.to_payload(jobid_as_string=jobid_as_string))
+                summary.shown.append(payload)
                 log.info("Preview: would post %s", json.dumps(payload, ensure_ascii=False))
 
 
@@ -58,6 +58,7 @@ class Posting:
     :param max_workers: posts side by side.
     :param rate_limit: posts a second over all of them, at most.
     :param stop: set, from any thread, to end the posting soon.
+    :param landed: told, too, what became of each event.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Posting:
         max_workers: int,
         rate_limit: float | None,
         stop: threading.Event,
+        landed: Callable[[Delivery], None],
     ) -> None:
         self._hook = hook
+        self._landed = landed
         self._report = report
         self._ledger = ledger
         self._max_workers = max_workers
@@ -112,7 +115,7 @@ class Posting:
                 return sign_in.result
             Dispatcher(
                 send,
-                self._report.landed,
+                self._take,
                 memory=self._ledger or NoMemory(),
                 max_workers=self._max_workers,
                 rate_limit=self._rate_limit,
@@ -122,3 +125,7 @@ class Posting:
         finally:
             client.close()
         return None
+
+    def _take(self, delivery: Delivery) -> None:
+        self._report.landed(delivery)
+        self._landed(delivery)

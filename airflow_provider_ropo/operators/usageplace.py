@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, Context
 from jinja2 import Undefined
@@ -18,18 +18,24 @@ from airflow_provider_ropo.errors import DeliveriesFailedError, RopoError
 from airflow_provider_ropo.event import RowReader
 from airflow_provider_ropo.hooks.ropo import RopoHook
 from airflow_provider_ropo.ledger import DeliveryLedger
+from airflow_provider_ropo.links.ropo import LINKS
 from airflow_provider_ropo.operators import parameters as parameter_rules
 from airflow_provider_ropo.operators import retry
 from airflow_provider_ropo.operators.databases import claimant_of, database_hook, open_ledger
 from airflow_provider_ropo.operators.final import final, mistakes_are_final
 from airflow_provider_ropo.operators.intake import HiddenRows, take_mappings, take_query
+from airflow_provider_ropo.operators.lineage import openlineage_of, tell_assets
 from airflow_provider_ropo.operators.parameters import are_rows, flag
 from airflow_provider_ropo.operators.posting import Posting, preview_posts
 from airflow_provider_ropo.operators.showing import shown_in
+from airflow_provider_ropo.operators.telemetry import Telemetry
 from airflow_provider_ropo.report import Report
 from airflow_provider_ropo.spool import Spool
 from airflow_provider_ropo.standing import OnUnconfirmed, Redeliver, Rules
 from airflow_provider_ropo.window import RunDates, refuse_empty_window
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 XCOM_RETURN_KEY = "return_value"
 
@@ -79,6 +85,7 @@ class UsageplaceEventOperator(BaseOperator):
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
     ui_color = "#d9ecf2"
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -131,30 +138,44 @@ class UsageplaceEventOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, int]:
         """Read, set in order, post, report."""
         with mistakes_are_final():
-            preview = flag("preview", self.preview)
-            self._stop = stop = threading.Event()
-            summary = DeliverySummary(preview=preview)
-            with Report(summary, shown_in(context, as_xcom=self.do_xcom_push), preview=preview) as report:
-                refuse_empty_window(self._dates_used)
-                hook = RopoHook(self.ropo_conn_id)
-                report.about(server=hook.settings.server)
-                with Spool(find_timezone(hook.settings.timezone)) as spool, self._ledger(context) as ledger:
-                    if ledger is not None and not preview:
-                        ledger.prepare()
-                    summary.rows = self._read_into(spool, hook.settings.timezone)
-                    for error in spool.invalid():
-                        summary.add(Delivery.of_invalid_row(error))
-                    try:
-                        stopped = self._post(hook, spool, ledger, report, stop, preview=preview)
-                    except BaseException:
-                        self._push(summary.as_dict(), context)
-                        raise
+            summary, stopped = self.deliver(context, preview=flag("preview", self.preview))
             return self._report(summary, stopped, context)
+
+    def deliver(self, context: Context, *, preview: bool) -> tuple[DeliverySummary, RopoError | None]:
+        """Read, set in order, post; return the counts, and why nothing more could be posted, if so."""
+        self._stop = stop = threading.Event()
+        summary = DeliverySummary(preview=preview)
+        show = shown_in(context, as_xcom=self.do_xcom_push)
+        with (
+            Telemetry(context, summary, preview=preview) as telemetry,
+            Report(summary, show, preview=preview) as report,
+        ):
+            refuse_empty_window(self._dates_used)
+            hook = RopoHook(self.ropo_conn_id)
+            for each in (telemetry, report):
+                each.about(server=hook.settings.server)
+            with Spool(find_timezone(hook.settings.timezone)) as spool, self._ledger(context) as ledger:
+                if ledger is not None and not preview:
+                    ledger.prepare()
+                summary.rows = self._read_into(spool, hook.settings.timezone)
+                for error in spool.invalid():
+                    summary.add(Delivery.of_invalid_row(error))
+                try:
+                    stopped = self._post(hook, spool, ledger, report, telemetry, stop, preview=preview)
+                except BaseException:
+                    self._push(summary.as_dict(), context)
+                    raise
+            telemetry.ends_with(stopped or summary.failure(self.max_failed))
+        return summary, stopped
 
     def on_kill(self) -> None:
         """End the posting: what is in flight is waited for a moment, and what became of it remembered."""
         if self._stop is not None:
             self._stop.set()
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
+        """Return what is read and where it goes; Airflow's OpenLineage provider asks when the task starts."""
+        return openlineage_of(self)
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:  # noqa: ANN401
         """Render the templates, noting which of the run's dates they use."""
@@ -180,12 +201,17 @@ class UsageplaceEventOperator(BaseOperator):
         make_reader = partial(RowReader, columns=self.columns, statuses=self.statuses, timezone=timezone)
         started = time.monotonic()
         if self._takes_events:
-            rows = take_mappings(spool, self.events, make_reader, columns=self.columns)
+            rows = take_mappings(spool, self.events, make_reader, columns=self.columns, source=self._source)
         else:
             with closing(self._warehouse()) as connection:
                 rows = take_query(spool, connection, str(self.sql), self.parameters, make_reader)
         self.log.info("Read %s rows in %.1f s", f"{rows:,}", time.monotonic() - started)
         return rows
+
+    @property
+    def _source(self) -> str:
+        """What the rows come from, in messages."""
+        return "`events`" if self._takes_events else "the query"
 
     def _warehouse(self) -> Any:  # noqa: ANN401 - PEP 249 has no type
         hook = database_hook(str(self.sql_conn_id), self.sql_hook_params)
@@ -210,6 +236,7 @@ class UsageplaceEventOperator(BaseOperator):
         spool: Spool,
         ledger: DeliveryLedger | None,
         report: Report,
+        telemetry: Telemetry,
         stop: threading.Event,
         *,
         preview: bool,
@@ -219,7 +246,15 @@ class UsageplaceEventOperator(BaseOperator):
             known = ledger if ledger is not None and ledger.exists() else None
             preview_posts(spool, known, report.summary, jobid_as_string=hook.settings.jobid_as_string)
             return None
-        posting = Posting(hook, report, ledger, max_workers=self.max_workers, rate_limit=self.rate_limit, stop=stop)
+        posting = Posting(
+            hook,
+            report,
+            ledger,
+            max_workers=self.max_workers,
+            rate_limit=self.rate_limit,
+            stop=stop,
+            landed=telemetry.landed,
+        )
         return posting.run(spool)
 
     def _report(self, summary: DeliverySummary, stopped: RopoError | None, context: Context) -> dict[str, int]:
@@ -237,10 +272,11 @@ class UsageplaceEventOperator(BaseOperator):
         if empty:
             self._end_empty()
         self.log.info("%s", summary)
+        tell_assets(self.outlets, counts, context)
         return counts
 
     def _end_empty(self) -> None:
-        message = "the query returned no rows" if self.events is None else "events holds no rows"
+        message = f"no rows came from {self._source}"
         if self.on_empty == "skip":
             raise AirflowSkipException(message)
         raise DeliveriesFailedError(f"{message}, and on_empty is fail")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ import pytest
 HOME = Path(tempfile.mkdtemp(prefix="airflow-provider-ropo-"))
 DAGS = HOME / "dags"
 DAGS.mkdir()
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ.update(
     {
         "AIRFLOW_HOME": str(HOME),
@@ -82,10 +85,13 @@ class Finished:
 
 
 @pytest.fixture
-def run_dag(airflow_db: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Finished]]:
+def run_dag(
+    airflow_db: None, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Iterator[Callable[..., Finished]]:
     """Run a DAG, given as source, with Airflow's own ``dag.test()``; its task of interest is called ``report``."""
     from airflow.models.renderedtifields import RenderedTaskInstanceFields
 
+    caplog.set_level("INFO")
     files: list[Path] = []
 
     def run(source: str, *, logical_date: datetime | None = None, **options: Any) -> Finished:
@@ -95,6 +101,7 @@ def run_dag(airflow_db: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Cal
         files.append(file)
         dag = load_dag(file, dag_id)
         capfd.readouterr()
+        caplog.clear()
         dag_run = dag.test(logical_date=logical_date, **options)
         output = capfd.readouterr()
         task_instances = [ti for ti in dag_run.get_task_instances() if ti.task_id == "report"]
@@ -104,7 +111,8 @@ def run_dag(airflow_db: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Cal
         return Finished(
             dag_id,
             str(dag_run.state),
-            output.out + output.err,
+            # What is logged without Airflow's own logger is not in what the task prints.
+            output.out + output.err + caplog.text,
             xcom[0] if len(xcom) == 1 else xcom,
             last.try_number,
             RenderedTaskInstanceFields.get_templated_fields(last) or {},

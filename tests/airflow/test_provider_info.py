@@ -141,8 +141,8 @@ def test_the_form_asks_for_server_customer_number_and_api_code(manager: Provider
         },
         "placeholders": {
             "host": "rc.ropo24.fi (test) or ropo24.fi",
-            "login": "1000011",
-            "password": "from Ropo support",
+            "login": "from Ropo support, such as 1000011",
+            "password": "from Ropo support, with the customer number",
             "port": "443",
         },
     }

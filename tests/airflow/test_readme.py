@@ -9,8 +9,10 @@ import re
 import sqlite3
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,9 @@ BEGINNINGS = (
     "AIRFLOW_CONN_ROPO_DEFAULT=",
     '{\n  "id":',
     "SELECT event_id",
+    "@task.ropo_usageplace_events",
     "from airflow_provider_ropo.event import",
+    "$ airflow ropo check",
     "Arrived at Ropo One:",
     "pip install 'airflow-provider-ropo[sandbox]'",
     "cli/",
@@ -118,6 +122,61 @@ def test_what_is_not_delivered(sandbox: Sandbox, tmp_path: Path, monkeypatch: py
         found = database.execute(block("SELECT event_id")).fetchall()
 
     assert [("e2", "UNKNOWN-1", "connected", "rejected")] == [(*row[:3], row[4]) for row in found]
+
+
+def test_the_rows_of_a_function(
+    run_dag: Callable[..., Any], sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decorated function's rows arrive; it is given the dates of the run's interval."""
+    warehouse = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(warehouse))
+
+    finished = run_dag(
+        FIELD_SERVICE + textwrap.indent(block("@task.ropo_usageplace_events"), " " * 4) + "\n    report()\n",
+        logical_date=datetime(2024, 1, 5, 6, tzinfo=UTC),
+    )
+
+    assert "success" == finished.state
+    assert ["2024-01-04 08:00:00"] == [payload["time"] for payload in sandbox.events]
+
+
+FIELD_SERVICE = """
+from types import SimpleNamespace
+
+def outcomes(start, end):
+    return [SimpleNamespace(place="P1", result="connected", at=start)]
+
+field_service = SimpleNamespace(outcomes=outcomes)
+
+with DAG(DAG_ID, schedule=CronDataIntervalTimetable("0 6 * * *", timezone="UTC"), start_date=START) as dag:
+"""
+
+
+def test_the_command_line(airflow_db: None, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands say what the README shows of them, over the demo's warehouse."""
+    monkeypatch.syspath_prepend(ROOT / "demo")
+    from warehouse import make_warehouse
+
+    path = tmp_path / "warehouse.db"
+    make_warehouse(path, last_day=date(2026, 1, 14))
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(ROOT / "example_dags"))
+    airflow = Path(sys.executable).parent / "airflow"
+    examples = dict(re.findall(r"^\$ airflow (ropo .*)\n((?:(?!\$).*\n)*)", block("$ airflow ropo"), re.MULTILINE))
+
+    said = {}
+    for command in examples:
+        if " ledger " in command:
+            run = ["dags", "test", "ropo_usageplace_events_daily", "2026-01-15T05:00:00+02:00"]
+            subprocess.run([airflow, *run], capture_output=True, check=False)
+        done = subprocess.run([airflow, *command.split()], capture_output=True, text=True, check=False)
+        said[command] = " ".join(done.stdout.replace(sandbox.url, "https://rc.ropo24.fi").split())
+
+    assert ["check", "preview", "ledger"] == [command.split()[1] for command in examples]
+    for command, shown in examples.items():
+        # What is different each time, or left out for its length.
+        for piece in re.split(r"…|20\d\d-\d\d-\d\d \d\d:\d\d:\d\d \(Europe/Helsinki\)|\n", shown):
+            assert " ".join(piece.split()) in said[command]
 
 
 def test_one_event_from_ones_own_code(sandbox: Sandbox) -> None:

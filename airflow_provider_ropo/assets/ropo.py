@@ -1,0 +1,61 @@
+"""Ropo One as an asset: ``ropo://rc.ropo24.fi/usageplace/event`` is what it has been told there.
+
+Imports nothing heavy: Airflow loads it with every DAG that names such an asset.
+(https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+    from airflow.providers.common.compat.sdk import Asset
+
+SCHEME = "ropo"
+PATH = "/usageplace/event"
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """Return the one form of an asset's URI: the server in small letters, its port unless it is 443, and the path.
+
+    :param uri: as the DAG's author wrote it; Airflow has dropped the fragment and slashes at the end.
+    :raises ValueError: if it names no server, or something else than the events of usage places.
+    """
+    if not uri.hostname:
+        raise ValueError("URI format ropo:// must contain a server, as in ropo://rc.ropo24.fi/usageplace/event")
+    if uri.path not in ("", "/", PATH):
+        raise ValueError(f"URI format ropo:// must have the path {PATH}, or none")
+    if uri.query:
+        raise ValueError("URI format ropo:// has no query")
+    host = f"[{uri.hostname}]" if ":" in uri.hostname else uri.hostname
+    netloc = host if uri.port in (None, 443) else f"{host}:{uri.port}"
+    return SplitResult(SCHEME, netloc, PATH, "", "")
+
+
+def create_asset(*, host: str, extra: dict[str, Any] | None = None) -> Asset:
+    """Return the asset of a server; hook lineage asks for it by scheme.
+
+    :param host: such as ``rc.ropo24.fi``, with a port if it is not 443.
+    :raises ValueError: if that is no server.
+    """
+    from airflow.providers.common.compat.sdk import Asset
+
+    return Asset(uri=urlunsplit(sanitize_uri(urlsplit(f"{SCHEME}://{host}"))), extra=extra or {})
+
+
+def dataset_of(server: str) -> Dataset:
+    """Return a server's dataset, as OpenLineage names it.
+
+    :param server: its address, such as ``https://rc.ropo24.fi``, or an asset's URI.
+    """
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+
+    uri = sanitize_uri(urlsplit(server))
+    return Dataset(namespace=f"{SCHEME}://{uri.netloc}", name=PATH.lstrip("/"))
+
+
+def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Dataset:  # noqa: ARG001 - Airflow's signature
+    """Return an asset as OpenLineage names it."""
+    return dataset_of(asset.uri)

@@ -1,0 +1,168 @@
+"""A run that is only imagined: what a task would be given in it, with nothing in Airflow's database.
+
+As ``airflow tasks render`` does: a DAG run that is never saved, and a template context made of it. What only a real
+run has, the outputs of other tasks above all, is not there.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.sdk import DAG, timezone
+from airflow.sdk.api.datamodels._generated import DagRun, DagRunState, DagRunType, TIRunContext
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import DataInterval
+from pendulum import DateTime
+
+from airflow_provider_ropo.errors import RopoConfigurationError
+from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+
+
+class Run(NamedTuple):
+    """An imagined run, and its window in words."""
+
+    dag_run: DagRun
+    window: str
+
+
+def find_task(dag_id: str, task_id: str, bundle_names: list[str] | None) -> Any:  # noqa: ANN401 - mapped or not
+    """Read the DAG bundles for a task that reports events.
+
+    :raises RopoConfigurationError: if there is none.
+    """
+    manager = DagBundlesManager()
+    bundles = list(map(manager.get_bundle, bundle_names)) if bundle_names else list(manager.get_all_dag_bundles())
+    broken: list[str] = []
+    for bundle in bundles:
+        bundle.initialize()
+        bag = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
+        if dag_id in bag.dags:
+            return _task_of(bag.dags[dag_id], task_id)
+        broken += bag.import_errors
+    names = ", ".join(bundle.name for bundle in bundles)
+    hint = f"; these files could not be read: {', '.join(broken)}" if broken else ""
+    raise RopoConfigurationError(f"there is no DAG {dag_id!r} in the DAG bundles ({names}){hint}")
+
+
+def _task_of(dag: DAG, task_id: str) -> Any:  # noqa: ANN401
+    tasks: dict[str, Any] = {name: task for name, task in dag.task_dict.items() if _reports(task)}
+    if task_id not in tasks:
+        what = "reports no events to Ropo One" if task_id in dag.task_dict else "is not there"
+        raise RopoConfigurationError(
+            f"task {task_id!r} of DAG {dag.dag_id!r} {what}; those that report are: {', '.join(tasks) or 'none'}"
+        )
+    return tasks[task_id]
+
+
+def _reports(task: Any) -> bool:  # noqa: ANN401
+    return issubclass(task.operator_class if task.is_mapped else type(task), UsageplaceEventOperator)
+
+
+def imagine_run(dag: DAG, logical_date: str, conf: str | None) -> Run:
+    """Return the run of a DAG with that logical date: the scheduled one, or else one triggered by hand.
+
+    :param conf: a JSON object.
+    :raises RopoConfigurationError: if the date or the configuration cannot be read.
+    """
+    date = _date(logical_date)
+    interval, is_scheduled = _interval_of(dag, date)
+    dag_run = DagRun(
+        dag_id=dag.dag_id,
+        run_id=f"preview__{date.isoformat()}__{uuid.uuid4()}",
+        logical_date=date,
+        data_interval_start=interval.start,
+        data_interval_end=interval.end,
+        run_after=interval.end,
+        start_date=dt.datetime.now(dt.UTC),
+        end_date=None,
+        run_type=DagRunType.SCHEDULED if is_scheduled else DagRunType.MANUAL,
+        state=DagRunState.RUNNING,
+        conf=_conf(conf),
+        consumed_asset_events=[],
+        partition_key=None,
+    )
+    kind = "a scheduled run" if is_scheduled else "a run triggered by hand"
+    return Run(dag_run, f"{kind}, data interval {interval.start} to {interval.end}")
+
+
+def render(task: Any, run: Run, map_index: int) -> tuple[UsageplaceEventOperator, Any]:  # noqa: ANN401
+    """Render a task's templates as in that run; return the operator, and the context for it.
+
+    :param map_index: which instance of a mapped task; -1 for others.
+    :raises RopoConfigurationError: if a mapped task comes without one, or another with one.
+    """
+    if task.is_mapped != (map_index >= 0):
+        which = "is mapped: say with --map-index which of it" if task.is_mapped else "is not mapped: leave --map-index"
+        raise RopoConfigurationError(f"task {task.task_id!r} {which}")
+    ti = RuntimeTaskInstance.model_construct(
+        id=uuid.uuid4(),
+        task_id=task.task_id,
+        dag_id=run.dag_run.dag_id,
+        run_id=run.dag_run.run_id,
+        try_number=1,
+        map_index=map_index,
+        start_date=run.dag_run.start_date,
+        task=task,
+        _ti_context_from_server=TIRunContext(dag_run=run.dag_run, max_tries=0),
+    )
+    context: Any = ti.get_template_context()
+    ti.render_templates(context)
+    operator = context["task"]
+    # What a run leaves behind for Airflow's pages has nowhere to go.
+    operator.do_xcom_push = False
+    context.pop("task_state_store", None)
+    return operator, context
+
+
+@contextmanager
+def on_its_own() -> Iterator[None]:
+    """Let a task that needs more than an imagined run can give fail in a sentence.
+
+    :raises RopoConfigurationError: if it asks for what the supervisor of a real run answers.
+    """
+    try:
+        yield
+    except ImportError as error:
+        # How Airflow's task runner notices that there is none.
+        if "SUPERVISOR_COMMS" not in str(error):
+            raise
+        raise RopoConfigurationError(
+            "the task asks for what only a run has, such as what another task hands over; preview it in a run, with "
+            "the task's `preview`"
+        ) from error
+
+
+def _date(text: str) -> DateTime:
+    try:
+        date: DateTime = timezone.convert_to_utc(timezone.parse(text))
+    except ValueError:
+        raise RopoConfigurationError(f"{text!r} is no date such as 2026-01-14 or 2026-01-14T05:00+02:00") from None
+    return date
+
+
+def _conf(text: str | None) -> dict[str, Any]:
+    try:
+        conf = json.loads(text or "{}")
+    except ValueError:
+        conf = None
+    if not isinstance(conf, dict):
+        raise RopoConfigurationError("--conf takes a JSON object")
+    return conf
+
+
+def _interval_of(dag: DAG, date: DateTime) -> tuple[DataInterval, bool]:
+    """Return a run's data interval, and whether it is one that the schedule makes."""
+    # Only the scheduler's side of a DAG knows its runs.
+    scheduled = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    for info in scheduled.iter_dagrun_infos_between(date, date):
+        if info.logical_date == date and info.data_interval is not None:
+            return info.data_interval, True
+    return scheduled.timetable.infer_manual_data_interval(run_after=date), False

@@ -1,0 +1,163 @@
+"""``@task.ropo_usageplace_events``: what a function returns or yields arrives at Ropo One."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    Asset,
+    Context,
+    DecoratedOperator,
+    TaskDecorator,
+    context_merge,
+    determine_kwargs,
+    task_decorator_factory,
+)
+
+from airflow_provider_ropo.delivery import DeliverySummary
+from airflow_provider_ropo.errors import RopoConfigurationError, RopoError
+from airflow_provider_ropo.operators.intake import HiddenRows
+from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+from airflow_provider_ropo.window import OTHER_DATES, RUN_DATES, RunDates
+
+#: The operator's parameters that say where rows come from: here, that is the function.
+_NOT_HERE = ("sql", "sql_conn_id", "parameters", "sql_hook_params", "events")
+#: What is shown of a task's arguments.
+_PLAIN = (str, int, float, dt.date, dt.time, dt.timedelta, Asset, type(None))
+
+
+def usageplace_events_task(python_callable: Callable[..., Any] | None = None, **parameters: Any) -> TaskDecorator:  # noqa: ANN401
+    """Report each row mapping that a function returns or yields to Ropo One.
+
+    The rows go into the operator's temporary files, never into XCom: the task's ``return_value`` is the counts. A
+    generator is read to its end, row by row, before the first post; what it raises ends the task with nothing posted.
+
+    :param python_callable: the function; it takes arguments and the context as ``@task``'s does.
+    :param parameters: those of :class:`~airflow_provider_ropo.operators.usageplace.UsageplaceEventOperator` but the
+        ones that say where rows come from, and any of ``BaseOperator``.
+    :raises RopoConfigurationError: when the DAG is parsed, if the parameters cannot work.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable, decorated_operator_class=UsageplaceEventDecoratedOperator, **parameters
+    )
+
+
+class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperator):
+    """The operator behind the decorator: the function gives the rows.
+
+    :param python_callable: the function.
+    :param op_args: its positional arguments, templated.
+    :param op_kwargs: its keyword arguments, templated.
+    """
+
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *(name for name in UsageplaceEventOperator.template_fields if name not in _NOT_HERE),
+    )
+    # An argument that ends in .sql is the function's business.
+    template_ext: Sequence[str] = ()
+    template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
+    custom_operator_name = "@task.ropo_usageplace_events"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,  # noqa: ANN401 - the operator's, and Airflow's
+    ) -> None:
+        for name in _NOT_HERE:
+            if name in kwargs:
+                raise RopoConfigurationError(f"`{name}` has no meaning here: the function gives the rows")
+        if inspect.iscoroutinefunction(python_callable) or inspect.isasyncgenfunction(python_callable):
+            raise RopoConfigurationError("the function must not be async: rows are read one after the other")
+        super().__init__(
+            python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, events=HiddenRows(()), **kwargs
+        )
+
+    def deliver(self, context: Context, *, preview: bool) -> tuple[DeliverySummary, RopoError | None]:
+        """Read what the function gives, set in order, post."""
+        # The arguments are shown by now: the function gets them as they are.
+        self.op_args = [_unveiled(value) for value in self.op_args]
+        self.op_kwargs = {name: _unveiled(value) for name, value in self.op_kwargs.items()}
+        self._note_dates(context)
+        context_merge(context, self.op_kwargs)
+        arguments = determine_kwargs(self.python_callable, self.op_args, context)
+        self.events = _Given(self._source, lambda: self.python_callable(*self.op_args, **arguments))
+        return super().deliver(context, preview=preview)
+
+    def render_template(
+        self,
+        content: Any,  # noqa: ANN401 - as Airflow's
+        context: Context,
+        jinja_env: Any = None,  # noqa: ANN401 - as Airflow's
+        seen_oids: set[int] | None = None,
+    ) -> Any:  # noqa: ANN401 - as Airflow's
+        """Render one value; of the function's arguments, show no more than what the DAG's author wrote."""
+        if content is self.op_kwargs and seen_oids:
+            # What other tasks handed over to a mapped task is here already, and in place: Airflow logs a field that
+            # cannot be rendered as it stands.
+            self.op_kwargs.update({name: _Veiled(arg) for name, arg in content.items() if id(arg) in seen_oids})
+        rendered = super().render_template(content, context, jinja_env, seen_oids)
+        if content is self.op_kwargs:
+            return {name: _veil(content[name], value) for name, value in rendered.items()}
+        if content is self.op_args:
+            return [_veil(given, value) for given, value in zip(content, rendered, strict=True)]
+        return rendered
+
+    @property
+    def _source(self) -> str:
+        return f"the function {self.python_callable.__name__}"
+
+    def _note_dates(self, context: Any) -> None:  # noqa: ANN401 - as the operator's
+        """Note which of the run's dates the function asks for by name, as a template's are noted."""
+        dates = RunDates(context, self._dates_used)
+        for name, parameter in inspect.signature(self.python_callable).parameters.items():
+            # One with a default is ready for a run without that date.
+            asked = name in context or parameter.default is parameter.empty
+            if name in RUN_DATES | OTHER_DATES and name not in self.op_kwargs and asked:
+                # A date that is not there is noted when it is used, and to ask for it is to use it.
+                str(dates.note(name, context.get(name)))
+
+
+class _Given(Iterable[Mapping[str, Any]]):
+    """The rows of a function, which is called when the first is wanted."""
+
+    def __init__(self, source: str, function: Callable[[], Any]) -> None:
+        self._source = source
+        self._function = function
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        rows = self._function()
+        must = f"{self._source} must return or yield row mappings"
+        if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+            raise RopoConfigurationError(f"{must}; it returned a {type(rows).__name__}")
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, Mapping):
+                raise RopoConfigurationError(f"{must}; item {number} is a {type(row).__name__}")
+            yield row
+
+
+class _Veiled:
+    """An argument, kept out of the Rendered Templates view: it may hold customers' data."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        """Say what kind of thing it is, and nothing of it."""
+        return f"{type(self.value).__name__}, not shown: it may hold customers' data"
+
+
+def _veil(given: object, value: object) -> object:
+    """Return an argument as it is shown: as it is if it is plain, and the DAG's author wrote it."""
+    is_plain = isinstance(given, _PLAIN) and isinstance(value, _PLAIN)
+    return value if is_plain or isinstance(value, _Veiled) else _Veiled(value)
+
+
+def _unveiled(value: object) -> object:
+    return value.value if isinstance(value, _Veiled) else value

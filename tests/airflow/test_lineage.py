@@ -1,0 +1,257 @@
+"""What Airflow makes of Ropo One as an asset, and its OpenLineage provider of our tasks."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+from airflow.providers.common.compat.openlineage.utils.utils import translate_airflow_asset
+from airflow.providers.common.compat.sdk import DAG, Asset
+from airflow.providers.openlineage.extractors.base import DefaultExtractor, OperatorLineage
+
+from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+from airflow_provider_ropo.sandbox import Sandbox
+
+RunDag = Callable[..., Any]
+
+ROPO_ONE = "ropo://rc.ropo24.fi/usageplace/event"
+GOOD = {"id": "e1", "usageplacecode": "P1", "status": "connected", "time": "2024-01-04 10:00:00"}
+BAD = GOOD | {"id": "e2", "usageplacecode": "UNKNOWN"}
+NOUGHT = dict.fromkeys(("already_delivered", "rejected", "invalid", "undelivered", "unconfirmed", "held"), 0)
+ONE = NOUGHT | {"rows": 1, "events": 1, "delivered": 1}
+
+
+def asset_events(dag_id: str) -> list[tuple[str, int, dict[str, Any]]]:
+    """Return what Airflow's database has of a DAG's asset events: the URI, the map index and the extra."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        found = session.query(AssetModel.uri, AssetEvent.source_map_index, AssetEvent.extra).filter(
+            AssetEvent.asset_id == AssetModel.id, AssetEvent.source_dag_id == dag_id
+        )
+        return sorted((uri, index, extra) for uri, index, extra in found)
+
+
+@pytest.mark.parametrize("uri", ["ropo://RC.Ropo24.fi:443/usageplace/event/", "ropo://rc.ropo24.fi#today", ROPO_ONE])
+def test_airflow_normalises_the_uri(uri: str) -> None:
+    """An asset's URI comes to one form, for Airflow finds our handler for the scheme."""
+    assert ROPO_ONE == Asset(uri=uri).uri
+
+
+@pytest.mark.parametrize("uri", ["ropo://rc.ropo24.fi/rest", "ropo:///usageplace/event", f"{ROPO_ONE}?timeout=60"])
+def test_airflow_refuses_other_uris(uri: str) -> None:
+    """An asset that cannot be Ropo One's is an error when the DAG is parsed."""
+    with pytest.raises(ValueError, match="URI format ropo://"):
+        Asset(uri=uri)
+
+
+def test_airflow_makes_the_asset_of_a_server() -> None:
+    """Hook lineage makes the asset by its scheme."""
+    collector = get_hook_lineage_collector()
+
+    made = collector.create_asset(scheme="ropo", asset_kwargs={"host": "RC.ropo24.fi"}, asset_extra=None)
+
+    assert Asset(uri=ROPO_ONE) == made
+
+
+def test_airflow_translates_the_asset() -> None:
+    """As an OpenLineage dataset, the asset is what our task names as its output."""
+    dataset = translate_airflow_asset(Asset(uri="ropo://127.0.0.1:8099"), None)
+
+    assert ("ropo://127.0.0.1:8099", "usageplace/event") == (dataset.namespace, dataset.name)
+
+
+def test_counts_go_with_the_asset_event(run_dag: RunDag, sandbox: Sandbox) -> None:
+    """After a green run, each asset's event has the counts; an alias, of which we know no asset, has no event."""
+    finished = run_dag(
+        f"""
+        from airflow.providers.common.compat.sdk import AssetAlias
+        with DAG(DAG_ID, schedule=None, start_date=START) as dag:
+            UsageplaceEventOperator(
+                task_id="report",
+                events=[{GOOD}],
+                outlets=[
+                    Asset(uri="{ROPO_ONE}", extra={{"ours": "stays"}}), AssetAlias(DAG_ID), Asset("x-" + DAG_ID)
+                ],
+            )
+        """
+    )
+
+    assert "success" == finished.state
+    assert [(ROPO_ONE, -1, ONE), (f"x-{finished.dag_id}", -1, ONE)] == asset_events(finished.dag_id)
+
+
+def test_a_red_run_has_no_asset_event(run_dag: RunDag, sandbox: Sandbox) -> None:
+    """Where not everything arrived, nothing that waits for the asset is set off."""
+    finished = run_dag(
+        f"""
+        with DAG(DAG_ID, schedule=None, start_date=START) as dag:
+            UsageplaceEventOperator(task_id="report", events={[GOOD, BAD]}, outlets=[Asset(uri="{ROPO_ONE}")])
+        """
+    )
+
+    assert "failed" == finished.state
+    assert ["e1"] == [event["id"] for event in sandbox.events]
+    assert [] == asset_events(finished.dag_id)
+
+
+def test_tolerated_failures_are_among_the_counts(run_dag: RunDag, sandbox: Sandbox) -> None:
+    """Where a task is green in spite of rejected events, who waits for the asset can see it."""
+    finished = run_dag(
+        f"""
+        with DAG(DAG_ID, schedule=None, start_date=START) as dag:
+            UsageplaceEventOperator(
+                task_id="report", events={[GOOD, BAD]}, max_failed=1, outlets=[Asset(uri="{ROPO_ONE}")]
+            )
+        """
+    )
+
+    assert "success" == finished.state
+    assert [(ROPO_ONE, -1, ONE | {"rows": 2, "events": 2, "rejected": 1})] == asset_events(finished.dag_id)
+
+
+def test_each_mapped_task_has_its_own_counts(run_dag: RunDag, sandbox: Sandbox) -> None:
+    """Each mapped task instance has an asset event of its own, with its own counts."""
+    finished = run_dag(
+        f"""
+        with DAG(DAG_ID, schedule=None, start_date=START) as dag:
+            UsageplaceEventOperator.partial(
+                task_id="report", outlets=[Asset(uri="{ROPO_ONE}")]
+            ).expand(events=[[{GOOD}], []])
+        """
+    )
+
+    nothing = dict.fromkeys(ONE, 0)
+    assert "success" == finished.state
+    assert [(ROPO_ONE, 0, ONE), (ROPO_ONE, 1, nothing)] == asset_events(finished.dag_id)
+
+
+def test_counts_are_returned_where_there_are_no_asset_events(sandbox: Sandbox) -> None:
+    """Where the operator is run by something else than Airflow, its outlets are left alone."""
+    task = UsageplaceEventOperator(task_id="report", events=[GOOD], outlets=[Asset(uri=ROPO_ONE)])
+
+    assert ONE == task.execute({})
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warehouse whose hook tells OpenLineage nothing."""
+    path = tmp_path / "warehouse.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE outcome (id)")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+
+
+@pytest.fixture
+def tables(postgres: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A PostgreSQL warehouse with two tables; return how OpenLineage's names of them begin."""
+    schema = postgres.make_schema()
+    with postgres.connect(autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE {schema}.outcome (id TEXT); CREATE TABLE {schema}.place (code TEXT)")
+    connection = {
+        "conn_type": "postgres",
+        "host": postgres.host,
+        "port": postgres.port,
+        "login": postgres.user,
+        "schema": postgres.dbname,
+        "extra": {"options": f"-c search_path={schema}"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
+    return f"postgres://{quote(postgres.host, safe='')}:{postgres.port}/{postgres.dbname}.{schema}."
+
+
+def lineage_of(**parameters: Any) -> OperatorLineage | None:
+    """Return what Airflow's OpenLineage provider takes from a task, at its start and at its end."""
+    with DAG("lineage", schedule=None):
+        task = UsageplaceEventOperator(task_id="report", **parameters)
+    extractor = DefaultExtractor(task)
+    assert extractor.extract() == extractor.extract_on_complete(None) == extractor.extract_on_failure(None)
+    return extractor.extract()
+
+
+def names(datasets: list[Any]) -> list[str]:
+    return sorted(f"{dataset.namespace}/{dataset.name}" for dataset in datasets)
+
+
+def ropo_one(sandbox: Sandbox) -> str:
+    return f"ropo://{urlsplit(sandbox.url).netloc}/usageplace/event"
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        ("SELECT o.* FROM outcome o JOIN place ON code = o.id", None),
+        ("SELECT o.* FROM outcome o JOIN place ON code = o.id WHERE day = %s AND note NOT LIKE '%%stop'", ["1"]),
+        ("WITH day AS (SELECT * FROM outcome WHERE day = %(day)s) SELECT * FROM day, place", {"day": "1"}),
+    ],
+    ids=["plain", "%s", "%(name)s"],
+)
+def test_the_tables_of_the_query_are_inputs(sql: str, parameters: object, tables: str, sandbox: Sandbox) -> None:
+    """What the query reads is found, with or without the driver's placeholders; no parameter's value is needed."""
+    lineage = lineage_of(sql=sql, sql_conn_id="warehouse", parameters=parameters)
+
+    assert lineage is not None
+    assert [f"{tables}outcome", f"{tables}place"] == names(lineage.inputs)
+    assert [ropo_one(sandbox)] == names(lineage.outputs)
+    assert {} == lineage.run_facets
+    assert ["sql"] == list(lineage.job_facets)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"sql": "SELECT * FROM outcome", "sql_conn_id": "warehouse"}, {"events": [GOOD]}],
+    ids=["sqlite", "events"],
+)
+def test_without_known_tables_there_is_the_output(sqlite: None, sandbox: Sandbox, parameters: dict[str, Any]) -> None:
+    """Where Airflow knows no table, as for SQLite and for rows that are given, Ropo One is the output all the same."""
+    assert OperatorLineage(outputs=lineage_outputs(sandbox)) == lineage_of(**parameters)
+
+
+def lineage_outputs(sandbox: Sandbox) -> list[Any]:
+    return [translate_airflow_asset(Asset(uri=ropo_one(sandbox)), None)]
+
+
+def test_a_decorated_task_has_the_output(sandbox: Sandbox) -> None:
+    """A function's rows come from who knows where, and go to Ropo One."""
+    from airflow_provider_ropo.decorators.usageplace import usageplace_events_task
+
+    with DAG("lineage", schedule=None):
+        task = usageplace_events_task(lambda: [GOOD], task_id="report")().operator
+
+    assert OperatorLineage(outputs=lineage_outputs(sandbox)) == DefaultExtractor(task).extract()
+
+
+def test_the_output_is_as_the_connection_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dataset is the server's, however the connection writes it, and says nothing of who signs in."""
+    monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", "ropo://1000011:secret@RC.Ropo24.fi:443/?timeout=60")
+
+    lineage = lineage_of(events=[GOOD])
+
+    assert lineage is not None
+    assert [ROPO_ONE] == names(lineage.outputs)
+
+
+def test_a_broken_ropo_connection_leaves_the_inputs(tables: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task will say what is wrong with the connection; the lineage is what is known without it."""
+    monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", json.dumps({"conn_type": "ropo"}))
+
+    lineage = lineage_of(sql="SELECT * FROM outcome", sql_conn_id="warehouse")
+
+    assert lineage is not None
+    assert ([f"{tables}outcome"], []) == (names(lineage.inputs), lineage.outputs)
+
+
+def test_a_missing_warehouse_is_no_more_than_a_warning(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+    """What goes wrong is logged by Airflow's OpenLineage provider as a warning, and there is no lineage."""
+    assert lineage_of(sql="SELECT * FROM outcome", sql_conn_id="nowhere") is None
+
+    lines = capfd.readouterr().out.splitlines()
+    assert {True} == {"warning" in line and "nowhere" in line for line in lines}
