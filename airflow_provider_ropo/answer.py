@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -152,7 +153,7 @@ def _detail(headers: Mapping[str, str], body: bytes, secrets: Iterable[str]) -> 
     # Before it is shortened: the first half of a token would not be recognised any more.
     for secret in sorted(map(_one_line, secrets), key=len, reverse=True):
         if secret:
-            text = text.replace(secret, "***")
+            text = re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE)
     return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}…"
 
 

@@ -10,8 +10,21 @@ from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, Rop
 
 #: So many events in a row that did not arrive, and none that did, are enough,
 HOPELESS = 20
-#: or as many attempts, over at least so many seconds.
-HOPELESS_AFTER = 120.0
+#: or so many attempts, over at least so many seconds.
+HOPELESS_ATTEMPTS, HOPELESS_AFTER = 5, 120.0
+
+
+def asks_for_long(result: object, patience: float) -> RopoUnavailableError | None:
+    """Return the error to end a run with, if Ropo One asks to wait for longer than a run does.
+
+    :param result: what a request came to.
+    :param patience: seconds.
+    """
+    retry_after = getattr(result, "retry_after", None) or 0.0
+    if retry_after <= patience:
+        return None
+    message = f"Ropo One asks to wait {retry_after:,.0f} s, so the run ends early: {result}"
+    return RopoUnavailableError(message, retry_after=retry_after)
 
 
 class Breaker:
@@ -39,7 +52,7 @@ class Breaker:
     def is_open(self) -> bool:
         """Has nothing got through for long, so that another attempt would be in vain, too?"""
         with self._lock:
-            return self._attempts >= HOPELESS and self._clock() - self._failing_since >= HOPELESS_AFTER
+            return self._attempts >= HOPELESS_ATTEMPTS and self._clock() - self._failing_since >= HOPELESS_AFTER
 
     def ended(self, result: object, *, arrived: bool) -> RopoError | None:
         """Take note of how an event ended; return the error to end the run with, if it is time to.
@@ -50,11 +63,9 @@ class Breaker:
         self._events = 0 if arrived else self._events + 1
         if isinstance(result, RopoAuthenticationError):
             return result
-        retry_after = getattr(result, "retry_after", None) or 0.0
+        if (long := asks_for_long(result, self._patience)) is not None:
+            return long
         early = "so the run ends early"
-        if retry_after > self._patience:
-            message = f"Ropo One asks to wait {retry_after:,.0f} s, {early}: {result}"
-            return RopoUnavailableError(message, retry_after=retry_after)
         if self._events >= HOPELESS:
             return RopoUnavailableError(f"{HOPELESS} events in a row did not arrive, {early}; the last: {result}")
         if self.is_open:

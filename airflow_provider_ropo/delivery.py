@@ -106,6 +106,12 @@ class DeliverySummary:
         """What the rows came to; always the sum of the counts."""
         return self._counts.total()
 
+    @property
+    def not_good(self) -> int:
+        """How many are not at Ropo One; in a preview, of those that would not even be posted."""
+        would = self._counts[DeliveryStatus.UNDELIVERED] if self._preview else 0
+        return self.events - self.count(*GOOD) - would
+
     def as_dict(self) -> dict[str, int]:
         """Return what goes to XCom: whole numbers and nothing else."""
         counts = {status.value: self._counts[status] for status in DeliveryStatus}

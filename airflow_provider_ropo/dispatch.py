@@ -24,6 +24,7 @@ from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.lanes import Job, Lane, Lanes
 from airflow_provider_ropo.memory import REMEMBER_EVERY, Memory, Unwritten
 from airflow_provider_ropo.pace import Pace
+from airflow_provider_ropo.report import Report
 from airflow_provider_ropo.standing import STATUS, Standing, Verdict
 from airflow_provider_ropo.workers import Workers
 
@@ -46,6 +47,7 @@ class Dispatcher:
     :param max_workers: posts side by side.
     :param rate_limit: posts a second over all workers, at most.
     :param stop: set, from any thread, to end the posting soon; set when it has ended.
+    :param report: asked now and then, on the calling thread, whether it has something to say.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class Dispatcher:
         stop: threading.Event,
         backoff: Backoff | None = None,
         rate_limit: float | None = None,
+        report: Report | None = None,
     ) -> None:
         self._landed = landed
+        self._report = report
         self._memory = memory
         # Lanes with an event on its way: one for each worker, and one to follow.
         self._enough = 2 * max_workers
@@ -106,6 +110,10 @@ class Dispatcher:
             if not (supplied or self._flying):
                 return
             self._collect(0.0 if supplied else REMEMBER_EVERY)
+            if self._report is not None and self._report.is_due:
+                # What is known is written first: to say something may take its time.
+                self._unwritten.write()
+                self._report.say()
 
     # What the calling thread does: keep the workers supplied …
 
@@ -205,6 +213,7 @@ class Dispatcher:
         with suppress(queue.Empty):
             self._take_in(*self._workers.get(timeout))
             while True:
+                self._unwritten.write_if_due()
                 self._take_in(*self._workers.get(0))
         self._unwritten.write_if_due()
 

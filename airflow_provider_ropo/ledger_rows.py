@@ -14,7 +14,8 @@ from airflow_provider_ropo.standing import Claimant, payload_hash
 #: The smallest step of the ledger's clock.
 TICK = dt.timedelta(microseconds=1)
 
-_LONGEST_DETAIL = 1_000
+#: Where the database wants to know it. A code that makes its row invalid may be any text.
+_LONGEST_CODE, _LONGEST_DETAIL = 255, 1_000
 
 
 def row_of(
@@ -41,8 +42,8 @@ def invalid_row_of(error: InvalidRowError, me: Claimant, recorded_at: dt.datetim
     unknown = ("event_status", "event_time", "http_status", "payload_hash")
     return {
         **dict.fromkeys(unknown),
-        "event_id": error.event_id,
-        "usageplacecode": error.usageplacecode,
+        "event_id": (error.event_id or "")[:_LONGEST_CODE],
+        "usageplacecode": error.usageplacecode and error.usageplacecode[:_LONGEST_CODE],
         "delivery_status": DeliveryStatus.INVALID.value,
         "detail": str(error)[:_LONGEST_DETAIL],
         "attempts": 0,

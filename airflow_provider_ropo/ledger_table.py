@@ -207,8 +207,13 @@ def create_missing(engine: sa.engine.Engine, table: sa.Table, exists: Callable[[
     if engine.dialect.name not in {"sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle"}:
         return
     plain = re.sub(r"\W+", "_", table.name)[:40]
-    for column in (table.c.event_id, table.c.usageplacecode, table.c.run_id):
-        index = sa.Index(f"{plain}_{column.name}", column)
+    for columns in (
+        (table.c.event_id,),
+        (table.c.usageplacecode,),
+        # So that a run need not look at all that it has written itself, to see whether a later try has.
+        (table.c.run_id, table.c.map_index, table.c.try_number),
+    ):
+        index = sa.Index(f"{plain}_{columns[0].name}", *columns)
         try:
             with engine.begin() as connection:
                 index.create(connection)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from airflow_provider_ropo.delivery import GOOD, Delivery, DeliverySummary
+from airflow_provider_ropo.delivery import Delivery, DeliverySummary
 from airflow_provider_ropo.errors import RopoError
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two lines in the log, and between two reports shown while events are posted.
 LOG_EVERY, SHOW_EVERY = 10.0, 3.0
+#: So many times as long as it takes to show a report, none is shown: the posting stands still meanwhile.
+REST = 20
+#: Characters of a text that are enough for a report, which has to stay small.
+LONGEST = 300
 READING, POSTING, ENDED = "reading", "posting", "ended"
 #: The XCom that holds a run's report, as :meth:`Report.as_dict` makes it.
 REPORT_KEY = "ropo_report"
@@ -25,7 +30,8 @@ class Report:
     """Follows one run, from reading to its end; a context manager, whose end is the run's.
 
     :param summary: the counts, which others keep.
-    :param show: shows the report to a person: at each step, and every few seconds while events are posted.
+    :param show: shows the report to a person, and returns whether it could: called at each step, and every few
+        seconds while events are posted.
     :param clock: seconds, from any start.
     :param preview: nothing is posted.
     """
@@ -33,7 +39,7 @@ class Report:
     def __init__(
         self,
         summary: DeliverySummary,
-        show: Callable[[dict[str, Any]], None] = lambda _report: None,
+        show: Callable[[dict[str, Any]], bool] = lambda _report: True,
         clock: Callable[[], float] = time.monotonic,
         *,
         preview: bool = False,
@@ -45,7 +51,7 @@ class Report:
         self._state = READING
         self._stopped_by: BaseException | None = None
         self._total = self._landed = 0
-        self._started = self._logged = self._shown = clock()
+        self._started = self._logged = self._show_again = clock()
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -63,23 +69,32 @@ class Report:
     def about(self, *, server: str) -> None:
         """Note where the events go."""
         self._about["server"] = server
-        self._say()
 
     def post(self, total: int) -> None:
         """Begin to post so many events."""
         self._state, self._total = POSTING, total
         self._started = self._logged = self._clock()
-        self._say()
+        if self._show_again < math.inf:
+            self._say()
 
     def landed(self, delivery: Delivery) -> None:
         """Count one more event that has come to its end."""
         self._landed += 1
         self.summary.add(delivery)
+
+    @property
+    def is_due(self) -> bool:
+        """Is it time to say how far it is?"""
+        now = self._clock()
+        return now - self._logged >= LOG_EVERY or now >= self._show_again
+
+    def say(self) -> None:
+        """Say how far it is: in the log, and to whoever looks, each if it is due."""
         now = self._clock()
         if now - self._logged >= LOG_EVERY:
             self._logged = now
             self._log()
-        if now - self._shown >= SHOW_EVERY:
+        if now >= self._show_again:
             self._say()
 
     @property
@@ -98,13 +113,13 @@ class Report:
             **self._about,
             "counts": self.summary.as_dict(),
             **self.progress(),
-            "stopped": None if self._stopped_by is None else _in_words(self._stopped_by),
+            "stopped": None if self._stopped_by is None else _shortened(_in_words(self._stopped_by)),
             "failures": [
                 {
-                    "id": failure.event_id,
-                    "usageplacecode": failure.usageplacecode,
+                    "id": _shortened(failure.event_id),
+                    "usageplacecode": _shortened(failure.usageplacecode),
                     "status": failure.status.value,
-                    "detail": failure.detail,
+                    "detail": _shortened(failure.detail),
                     "http_status": failure.http_status,
                 }
                 for failure in self.summary.failures
@@ -119,25 +134,33 @@ class Report:
         return {
             "total": self._total,
             "done": self._landed,
-            "not_good": self.summary.events - self.summary.count(*GOOD),
+            "not_good": self.summary.not_good,
             "per_second": round(rate, 1),
             "seconds_left": round(self.left / rate) if rate else None,
         }
 
     def _log(self) -> None:
         figures = self.progress()
+        left = figures["seconds_left"]
         log.info(
-            "Posted %s of %s events, %.1f a second, %s not good, about %.0f s left",
+            "Posted %s of %s events, %.1f a second, %s not good%s",
             f"{figures['done']:,}",
             f"{figures['total']:,}",
             figures["per_second"],
             f"{figures['not_good']:,}",
-            figures["seconds_left"],
+            "" if left is None else f", about {left:,} s left",
         )
 
     def _say(self) -> None:
-        self._shown = self._clock()
-        self._show(self.as_dict())
+        began = self._clock()
+        could = self._show(self.as_dict())
+        ended = self._clock()
+        # What could not be shown is tried again at the end only: to find that out may take long.
+        self._show_again = ended + max(SHOW_EVERY, REST * (ended - began)) if could else math.inf
+
+
+def _shortened(text: str | None) -> str | None:
+    return text if text is None or len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _in_words(error: BaseException) -> str:

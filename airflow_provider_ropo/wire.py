@@ -135,8 +135,8 @@ class Wire:
 
     def close(self) -> None:
         """Close every connection."""
-        while self._lines:
-            self._lines.pop().close()
+        for line in list(self._lines):
+            line.close()
 
     def _line(self) -> _Line:
         line: _Line | None = getattr(self._local, "line", None)
@@ -174,6 +174,10 @@ def _body(answer: requests.Response, timeout: float) -> bytes:
 
     A timer hangs up, for the socket's own timeout starts anew with every byte that drips in.
     """
+    if answer.status_code < 200:  # noqa: PLR2004 - HTTP's own
+        # Not the last word, which is still to come: the next request must not take it for its own.
+        answer.close()
+        raise requests.ConnectionError
     body, late = bytearray(), threading.Event()
     if answer.raw.length_remaining == 0:
         # The usual answer, for which no timer is needed: there is nothing to read.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_ropo.breaker import HOPELESS, HOPELESS_AFTER, Breaker
+from airflow_provider_ropo.breaker import HOPELESS, HOPELESS_AFTER, HOPELESS_ATTEMPTS, Breaker
 from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConnectError,
@@ -38,9 +38,9 @@ def after(clock: Clock, attempts: int, seconds: float) -> Breaker:
 @pytest.mark.parametrize(
     ("attempts", "seconds", "is_open"),
     [
-        pytest.param(HOPELESS, HOPELESS_AFTER, True, id="many and long"),
-        pytest.param(HOPELESS, HOPELESS_AFTER - 1, False, id="many at once"),
-        pytest.param(HOPELESS - 1, 10 * HOPELESS_AFTER, False, id="a few slow ones"),
+        pytest.param(HOPELESS_ATTEMPTS, HOPELESS_AFTER, True, id="enough and long"),
+        pytest.param(10 * HOPELESS_ATTEMPTS, HOPELESS_AFTER - 1, False, id="many at once"),
+        pytest.param(HOPELESS_ATTEMPTS - 1, 10 * HOPELESS_AFTER, False, id="a few slow ones"),
     ],
 )
 def test_opens_after_many_attempts_over_a_stated_time(attempts: int, seconds: float, is_open: bool) -> None:  # noqa: FBT001

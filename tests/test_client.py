@@ -458,7 +458,23 @@ def test_a_sign_in_a_gateway_lost_sight_of_leaves_no_event_open(
     assert not caught.value.may_have_arrived
 
 
-@pytest.mark.parametrize("status", [101, 600, 799, 999])
+@pytest.mark.parametrize("interim", [101, 102, 103])
+def test_an_interim_answer_is_not_the_last_word(connect: Connect, interim: int) -> None:
+    """What a server says beforehand leaves open what becomes of the event, and is nobody else's answer."""
+    with Wire(Say(http(interim) + http(200)), Say(http(400)), Say(ACCEPTED)) as wire:
+        client = connect(wire)
+        with pytest.raises(RopoTimeoutError) as caught:
+            client.post_usageplace_event(EVENT)
+        with pytest.raises(RopoRejectedError):
+            client.post_usageplace_event(EVENT | {"id": "second"})
+        receipt = client.post_usageplace_event(EVENT | {"id": "third"})
+
+    assert caught.value.may_have_arrived
+    assert Receipt(200) == receipt
+    assert ["1a2b3c4d5", "second", "third"] == [event["id"] for event in wire.events]
+
+
+@pytest.mark.parametrize("status", [600, 799, 999])
 def test_a_status_nobody_knows_is_no_success(connect: Connect, status: int) -> None:
     """A status outside of HTTP's classes is trouble of the server, with its number."""
     with Wire(Say(http(status), "close")) as wire, pytest.raises(RopoServerError) as caught:

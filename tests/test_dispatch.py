@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from airflow_provider_ropo.attempts import BLOCKING
 from airflow_provider_ropo.backoff import Backoff
 from airflow_provider_ropo.breaker import HOPELESS
-from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
+from airflow_provider_ropo.delivery import Delivery, DeliveryStatus, DeliverySummary
 from airflow_provider_ropo.dispatch import CLAIM, CLAIM_PER_LANE, LAST_WAIT, LOOK_UP, Dispatcher
 from airflow_provider_ropo.errors import (
     InvalidRowError,
@@ -36,6 +36,7 @@ from airflow_provider_ropo.errors import (
 )
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
 from airflow_provider_ropo.memory import Memory, NoMemory
+from airflow_provider_ropo.report import Report
 from airflow_provider_ropo.standing import STATUS, Standing, Verdict
 
 BACKOFF = Backoff(max_attempts=3, first=0.001, spread=lambda: 1.0)
@@ -200,6 +201,7 @@ def run(
     stop: threading.Event | None = None,
     backoff: Backoff = BACKOFF,
     landed: Callable[[Delivery], None] | None = None,
+    report: Report | None = None,
 ) -> Run:
     """Run a dispatcher, and hand back what landed and what it raised."""
     deliveries: list[Delivery] = []
@@ -212,7 +214,9 @@ def run(
         if landed is not None:
             landed(delivery)
 
-    dispatcher = Dispatcher(send, land, memory=memory or NoMemory(), max_workers=workers, stop=stop, backoff=backoff)
+    dispatcher = Dispatcher(
+        send, land, memory=memory or NoMemory(), max_workers=workers, stop=stop, backoff=backoff, report=report
+    )
     started = time.monotonic()
     error: BaseException | None = None
     try:
@@ -1132,3 +1136,32 @@ def test_ends_come_soon() -> None:
     run([events("A", 40)], send, book)
 
     assert recorded_by["A39"] >= 10
+
+
+# Meanwhile
+
+
+def test_what_is_known_is_remembered_before_it_is_shown() -> None:
+    """To show a report may take as long as Airflow's API server likes: a kill meanwhile loses nothing that landed."""
+    book, summary = Book(), DeliverySummary()
+    seen: list[tuple[int, int]] = []
+    now = time.monotonic()
+
+    def show(_report: object) -> bool:
+        seen.append((len(book.recorded), summary.events))
+        return True
+
+    def clock() -> float:
+        # It is always time for another report.
+        nonlocal now
+        now += 60
+        return now
+
+    report = Report(summary, show, clock)
+    report.post(200)
+
+    run(single_lanes(200), Ropo(pace=lambda: 0.001), book, landed=report.landed, report=report)
+
+    assert 200 == summary.events
+    assert len(seen) > 2
+    assert [] == [moment for moment in seen if moment[0] != moment[1]]

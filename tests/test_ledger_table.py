@@ -169,7 +169,9 @@ def test_indexes(engine: sa.engine.Engine) -> None:
 
     indexes = sa.inspect(engine).get_indexes(define(name).name)
 
-    assert {("event_id",), ("run_id",), ("usageplacecode",)} == {tuple(index["column_names"]) for index in indexes}
+    assert {("event_id",), ("usageplacecode",), ("run_id", "map_index", "try_number")} == {
+        tuple(index["column_names"]) for index in indexes
+    }
 
 
 def test_made_once(engine: sa.engine.Engine) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from airflow_provider_ropo.delivery import REMEMBERED, Delivery, DeliveryStatus, DeliverySummary
 from airflow_provider_ropo.errors import RopoUnavailableError
-from airflow_provider_ropo.report import LOG_EVERY, SHOW_EVERY, Report
+from airflow_provider_ropo.report import LOG_EVERY, Report
 
 NOTHING = {status.value: 0 for status in DeliveryStatus}
 
@@ -37,8 +38,23 @@ def test_says_in_the_log_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None
     for number in range(1, 1_501):
         clock.now = 1000.0 + number * 0.01
         report.landed(Delivery(DeliveryStatus.DELIVERED if number > 3 else DeliveryStatus.REJECTED))
+        if report.is_due:
+            report.say()
 
     assert ["Posted 1,000 of 5,000 events, 100.0 a second, 3 not good, about 40 s left"] == caplog.messages
+
+
+def test_says_in_the_log_that_nothing_has_landed(caplog: pytest.LogCaptureFixture) -> None:
+    """Who waits for the first answer is told so, too."""
+    caplog.set_level("INFO")
+    clock = Clock()
+    report = Report(DeliverySummary(), clock=clock)
+    report.post(5_000)
+    clock.now += LOG_EVERY
+
+    report.say()
+
+    assert ["Posted 0 of 5,000 events, 0.0 a second, 0 not good"] == caplog.messages
 
 
 def test_keeps_the_log_quiet_between(caplog: pytest.LogCaptureFixture) -> None:
@@ -51,36 +67,77 @@ def test_keeps_the_log_quiet_between(caplog: pytest.LogCaptureFixture) -> None:
     said = []
     for elapsed in (0.0, LOG_EVERY - 0.1, LOG_EVERY, LOG_EVERY + 0.1, 2 * LOG_EVERY - 0.1, 2 * LOG_EVERY):
         clock.now = 1000.0 + elapsed
-        report.landed(delivered(1))
+        report.say()
         said.append(len(caplog.messages))
 
     assert [0, 0, 1, 1, 1, 2] == said
 
 
-def test_is_shown_at_each_step_and_now_and_then_while_events_are_posted() -> None:
-    """Whoever looks sees the run begin, read, post and end, and does not hold up the posting meanwhile."""
-    clock, shown = Clock(), list[dict[str, Any]]()
-    summary = DeliverySummary()
+class Screen:
+    """Shows reports to the test; it may be slow, and it may be broken."""
 
-    with Report(summary, shown.append, clock) as report:
+    def __init__(self, clock: Clock, *, takes: float = 0.0, works: bool = True) -> None:
+        self.shown: list[dict[str, Any]] = []
+        self._clock = clock
+        self._takes = takes
+        self._works = works
+
+    def __call__(self, report: dict[str, Any]) -> bool:
+        self.shown.append(report)
+        self._clock.now += self._takes
+        return self._works
+
+
+def watch(clock: Clock, screen: Screen, seconds: int) -> list[tuple[str, float]]:
+    """Follow a run whose events land ten a second; return what was shown, and when."""
+    summary, said = DeliverySummary(), list[tuple[str, float]]()
+    with Report(summary, screen, clock) as report:
         report.about(server="https://rc.ropo24.fi")
-        summary.rows = 4
-        report.post(4)
-        for number, elapsed in enumerate((0.1, SHOW_EVERY - 0.1, SHOW_EVERY, SHOW_EVERY + 0.1)):
-            clock.now = 1000.0 + elapsed
+        report.post(10 * seconds)
+        for number in range(10 * seconds):
+            clock.now = max(clock.now, 1000.0 + number / 10)
             report.landed(delivered(number))
+            if report.is_due:
+                report.say()
+            said += [(seen["state"], clock.now - 1000.0) for seen in screen.shown[len(said) :]]
+    return said + [(seen["state"], clock.now - 1000.0) for seen in screen.shown[len(said) :]]
 
-    steps = [(seen["state"], seen["done"], seen["total"]) for seen in shown]
-    assert [("reading", 0, 0)] * 2 + [("posting", 0, 4), ("posting", 3, 4), ("ended", 4, 4)] == steps
+
+def test_is_shown_at_each_step_and_now_and_then_while_events_are_posted() -> None:
+    """Whoever looks sees the run begin, read, post and end."""
+    clock = Clock()
+
+    said = watch(clock, Screen(clock), 10)
+
+    assert ["reading", "posting", "posting", "posting", "posting", "ended"] == [state for state, _ in said]
+    assert [3.0, 6.0, 9.0] == [when for _, when in said[2:-1]]
+
+
+def test_a_slow_screen_does_not_hold_up_the_posting() -> None:
+    """To show a report takes a small part of the time, however slow that is."""
+    clock = Clock()
+
+    said = watch(clock, Screen(clock, takes=2.0), 100)
+
+    assert ["reading", "posting", "posting", "posting", "ended"] == [state for state, _ in said]
+
+
+def test_a_broken_screen_is_left_alone_until_the_end() -> None:
+    """To find out that nothing can be shown may take long: it is found out once, and tried once more."""
+    clock = Clock()
+
+    said = watch(clock, Screen(clock, takes=30.0, works=False), 100)
+
+    assert ["reading", "ended"] == [state for state, _ in said]
 
 
 def test_says_everything_about_the_run() -> None:
     """Counts, progress, why it was stopped, and what failed: plain data, complete."""
-    clock, shown = Clock(), list[dict[str, Any]]()
-    summary = DeliverySummary(rows=6)
+    clock, summary = Clock(), DeliverySummary(rows=6)
+    screen = Screen(clock)
     summary.add(Delivery(DeliveryStatus.INVALID, None, detail="row 3: time: is missing"))
 
-    with Report(summary, shown.append, clock) as report:
+    with Report(summary, screen, clock) as report:
         report.about(server="https://rc.ropo24.fi")
         report.post(4)
         clock.now += 2.0
@@ -88,7 +145,7 @@ def test_says_everything_about_the_run() -> None:
         report.landed(Delivery(DeliveryStatus.REJECTED, "e2", "RE2", "HTTP 400 unknown", 400, 1))
         report.stop(RopoUnavailableError("20 events in a row did not arrive"))
 
-    last = shown[-1]
+    last = screen.shown[-1]
     assert last.pop("updated_at")
     assert {
         "state": "ended",
@@ -122,26 +179,28 @@ def test_says_everything_about_the_run() -> None:
 
 def test_names_the_first_hundred_failures_only() -> None:
     """A report stays small, whatever went wrong."""
-    shown = list[dict[str, Any]]()
+    screen = Screen(Clock())
 
-    with Report(DeliverySummary(), shown.append) as report:
+    with Report(DeliverySummary(), screen) as report:
         report.post(5 * REMEMBERED)
         for number in range(5 * REMEMBERED):
-            report.landed(Delivery(DeliveryStatus.REJECTED, f"e{number}"))
+            report.landed(Delivery(DeliveryStatus.REJECTED, f"{number}" * 20_000, "P" * 20_000, "why" * 20_000))
 
-    assert REMEMBERED == len(shown[-1]["failures"])
-    assert 5 * REMEMBERED == shown[-1]["counts"]["rejected"]
+    last = screen.shown[-1]
+    assert REMEMBERED == len(last["failures"])
+    assert 5 * REMEMBERED == last["counts"]["rejected"]
+    assert len(json.dumps(last)) < 150_000
 
 
 def test_ends_with_the_error_that_ended_the_run() -> None:
     """The provider's own error is told as it is; another's words may quote a row, and stay in the log."""
-    shown = list[dict[str, Any]]()
+    screen = Screen(Clock())
 
-    with pytest.raises(RopoUnavailableError), Report(DeliverySummary(), shown.append):
+    with pytest.raises(RopoUnavailableError), Report(DeliverySummary(), screen):
         raise RopoUnavailableError("nothing gets through")
-    with pytest.raises(ValueError, match="A123456"), Report(DeliverySummary(), shown.append):
+    with pytest.raises(ValueError, match="A123456"), Report(DeliverySummary(), screen):
         raise ValueError("customer A123456 is odd")
 
     assert ["nothing gets through", "ValueError; the task's log says more"] == [
-        seen["stopped"] for seen in shown if seen["state"] == "ended"
+        seen["stopped"] for seen in screen.shown if seen["state"] == "ended"
     ]

@@ -109,6 +109,11 @@ class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperato
             return [_veil(given, value) for given, value in zip(content, rendered, strict=True)]
         return rendered
 
+    @staticmethod
+    def xcom_push(context: Context, key: str, value: Any) -> None:  # noqa: ANN401 - as Airflow's
+        """Push one of the counts (``multiple_outputs``): up to Airflow 3.0, ``@task`` asks its operators to."""
+        context["ti"].xcom_push(key=key, value=value)
+
     @property
     def _source(self) -> str:
         return f"the function {self.python_callable.__name__}"

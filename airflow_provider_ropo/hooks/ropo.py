@@ -23,10 +23,12 @@ class RopoHook(BaseHook):
     """Talk to Ropo One.
 
     Constructing it touches nothing; the connection is read when it is first needed, once, and everything
-    after that is plain values, so that the client may be shared between threads.
+    after that is plain values, so that the client may be shared between threads. The two calls are those of the API
+    reference (https://dev.ropo.com/), pages "Auth" and "Usageplace".
 
     :param ropo_conn_id: the connection of type "Ropo One": Server (host), Customer number (login), API code
-        (password) and the extras of the README.
+        (password) and the extras ``timezone``, ``timeout`` (seconds), ``verify``, ``jobid_as_string`` and
+        ``allow_http``, each described in the connection's form.
     """
 
     conn_name_attr = "ropo_conn_id"

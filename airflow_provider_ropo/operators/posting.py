@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_ropo.answer import Receipt
 from airflow_provider_ropo.attempts import end_of, persist
 from airflow_provider_ropo.backoff import Backoff
+from airflow_provider_ropo.breaker import asks_for_long
 from airflow_provider_ropo.delivery import Delivery, DeliverySummary
 from airflow_provider_ropo.dispatch import LOOK_UP, Dispatcher
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, RopoLedgerError, RopoUnavailableError
@@ -112,7 +113,7 @@ class Posting:
             # Before the first event: a wrong API code or server is one error, not one an event.
             sign_in = persist(client.sign_in, backoff, what="sign-in", wait=self._stop.wait)
             if isinstance(sign_in.result, RopoError):
-                return sign_in.result
+                return asks_for_long(sign_in.result, backoff.patience) or sign_in.result
             Dispatcher(
                 send,
                 self._take,
@@ -121,6 +122,7 @@ class Posting:
                 rate_limit=self._rate_limit,
                 stop=self._stop,
                 backoff=backoff,
+                report=self._report,
             ).run(spool.lanes())
         finally:
             client.close()

@@ -16,10 +16,14 @@ except ImportError:
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+#: Seconds: whoever asks to wait for longer than a day has made a mistake, and a task must end some time.
+LONGEST = 86_400.0
 
-def options() -> dict[str, Any]:
-    """Return what the operator asks of Airflow's retries, where this Airflow has such a thing."""
-    return {} if RetryPolicy is None else {"retry_policy": RopoRetryPolicy()}
+
+def obey_ropo(task: Any) -> None:  # noqa: ANN401 - the operator, which imports this
+    """Let a task without a policy of its own wait as long as Ropo One asks to, where Airflow has retry policies."""
+    if RetryPolicy is not None and task.retry_policy is None:
+        task.retry_policy = RopoRetryPolicy()
 
 
 if RetryPolicy is not None:
@@ -36,7 +40,7 @@ if RetryPolicy is not None:
             """Return the delay of Ropo One's ``Retry-After``, if that is why the task failed."""
             del try_number, max_tries, context
             if isinstance(exception, RopoUnavailableError) and exception.retry_after:
-                delay = timedelta(seconds=exception.retry_after)
+                delay = timedelta(seconds=min(exception.retry_after, LONGEST))
                 return RetryDecision.retry(delay, reason=f"Ropo One asked to wait {exception.retry_after:,.0f} s")
             return RetryDecision.default()
 

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 PROGRESS_KEY = "ropo_progress"
 
 
-def shown_in(context: Context, *, as_xcom: bool) -> Callable[[dict[str, Any]], None]:
-    """Return what shows a report to whoever looks at this task instance.
+def shown_in(context: Context, *, as_xcom: bool) -> Callable[[dict[str, Any]], bool]:
+    """Return what shows a report to whoever looks at this task instance, and says whether it could.
 
     A report that cannot be shown stops nothing: it is said in the log, once, and the run goes on.
 
@@ -27,7 +27,7 @@ def shown_in(context: Context, *, as_xcom: bool) -> Callable[[dict[str, Any]], N
     state_store = context.get("task_state_store")
     working = True
 
-    def show(report: dict[str, Any]) -> None:
+    def show(report: dict[str, Any]) -> bool:
         nonlocal working
         try:
             if task_instance is not None:
@@ -38,5 +38,7 @@ def shown_in(context: Context, *, as_xcom: bool) -> Callable[[dict[str, Any]], N
             if working:
                 log.warning("the report cannot be shown in Airflow's pages (%s: %s)", type(error).__name__, error)
             working = False
+            return False
+        return True
 
     return show

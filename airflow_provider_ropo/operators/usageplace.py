@@ -45,7 +45,8 @@ class UsageplaceEventOperator(BaseOperator):
 
     All rows are read, checked and put in order, and the warehouse is let go, before the first post. Everything
     that can be sent is sent; then the task fails once if anything is not at Ropo One. Rejected and invalid
-    rows alone are no reason for an Airflow retry; anything that may pass is.
+    rows alone are no reason for an Airflow retry; anything that may pass is. The message is that of the API reference
+    (https://dev.ropo.com/api-reference/usageplace).
 
     :param sql: query or ``.sql`` file, templated; one row per event, or one per event and invoice.
     :param sql_conn_id: the warehouse: any connection whose hook is a ``DbApiHook``.
@@ -54,7 +55,7 @@ class UsageplaceEventOperator(BaseOperator):
     :param events: instead of ``sql``: a list of row mappings, or an XCom that holds one.
     :param columns: event field → column name, where they differ.
     :param statuses: the warehouse's status value → ``disconnected``, ``connected`` or ``notdisconnected``.
-    :param ropo_conn_id: the connection of type Ropo One.
+    :param ropo_conn_id: the connection of type Ropo One; its extra ``timeout`` is in seconds. Templated.
     :param ledger_table: table that remembers deliveries, made if missing; None: no memory. Templated.
     :param ledger_conn_id: where it lives; by default where the rows come from.
     :param redeliver: of what is known delivered: ``"never"``, ``"changed"`` (same id, other content) or ``"always"``.
@@ -110,7 +111,8 @@ class UsageplaceEventOperator(BaseOperator):
         preview: bool | str = False,
         **kwargs: Any,  # noqa: ANN401 - as Airflow's
     ) -> None:
-        super().__init__(**retry.options() | kwargs)
+        super().__init__(**kwargs)
+        retry.obey_ropo(self)
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters

@@ -194,27 +194,23 @@ def test_on_kill_ends_the_posting_and_remembers(database: Path, slow_sandbox: Sa
     """A stopped task ends within Airflow's five seconds; the next try goes on exactly there."""
     rows = events(300, places=300)
     operator = make(rows)
-    ended: list[Any] = []
+    killed: list[float] = []
 
-    def execute() -> None:
-        started = time.monotonic()
-        with pytest.raises(RopoError, match="told to stop"):
-            operator.execute({"ti": TaskInstance()})
-        ended.append(time.monotonic() - started)
+    def kill() -> None:
+        while len(slow_sandbox.events) < 20:
+            time.sleep(0.01)
+        killed.append(time.monotonic())
+        operator.on_kill()
 
-    thread = threading.Thread(target=execute)
-    thread.start()
-    while len(slow_sandbox.events) < 20:
-        time.sleep(0.01)
-    killed = time.monotonic()
-    operator.on_kill()
-    thread.join()
-    took = time.monotonic() - killed
+    # A task's execute() runs in the main thread; Airflow 2 insists on it.
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(RopoError, match="told to stop"):
+        operator.execute({"ti": TaskInstance()})
+    took = time.monotonic() - killed[0]
     arrived = sorted(sent(slow_sandbox))
     known = sorted(name for name, state in states(database).items() if state == "delivered")
     counts = run(rows, TaskInstance(try_number=2))
 
-    assert 1 == len(ended)
     assert took < 5
     assert arrived == known
     assert {"delivered": 300 - len(known), "already_delivered": len(known)}.items() <= counts.items()

@@ -14,6 +14,7 @@ from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
     ("error", "delay"),
     [
         pytest.param(RopoUnavailableError("asks", retry_after=7200), timedelta(hours=2), id="asked to wait"),
+        pytest.param(RopoUnavailableError("asks", retry_after=1e12), timedelta(days=1), id="for ever"),
         pytest.param(RopoUnavailableError("nothing gets through"), None, id="not asked"),
         pytest.param(DeliveriesFailedError("2 of 3"), None, id="another failure"),
     ],
@@ -30,5 +31,7 @@ def test_a_long_retry_after_is_airflows_own_delay(error: RopoError, delay: timed
 def test_the_users_own_policy_is_kept() -> None:
     """A retry policy given to the task is the task's."""
     given = UsageplaceEventOperator(task_id="x", events=[]).retry_policy
+    own = UsageplaceEventOperator(task_id="report", events=[], retry_policy=given)
+    default = UsageplaceEventOperator(task_id="report", events=[], default_args={"retry_policy": given})
 
-    assert given is UsageplaceEventOperator(task_id="report", events=[], retry_policy=given).retry_policy
+    assert given is own.retry_policy is default.retry_policy

@@ -109,7 +109,7 @@ def test_the_table_is_made_once(engine: sa.engine.Engine) -> None:
 
     inspector = sa.inspect(engine)
     assert (False, True) == (before, table.exists())
-    assert {"event_id", "usageplacecode", "run_id"} == {
+    assert {"event_id", "usageplacecode", "run_id", "map_index", "try_number"} == {
         name for index in inspector.get_indexes("ropo_ledger") for name in index["column_names"]
     }
 

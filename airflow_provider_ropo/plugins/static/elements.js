@@ -53,11 +53,13 @@ export function statusMark(key, label) {
   return make("span", { class: `mark status-${key}` }, icon(key), label);
 }
 
-/** The bar of all statuses; `show(counts, whole)` moves it. */
+/** The bar of all statuses; `show(report)` moves it. Until a run has ended, what has not come to its end stays bare. */
 export function bar() {
   const segments = STATUSES.map(({ key }) => make("span", { class: `segment status-${key}` }));
   const element = make("div", { class: "bar", role: "img" }, ...segments);
-  element.show = (counts, whole) => {
+  element.show = ({ counts, state, total }) => {
+    const whole = state === "ended" ? counts.events : Math.max(total + counts.invalid, counts.events);
+    element.hidden = whole === 0;
     element.setAttribute("aria-label", listed(counts) || "nothing yet");
     STATUSES.forEach(({ key }, index) => {
       const number = counts[key] ?? 0;

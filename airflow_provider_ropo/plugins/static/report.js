@@ -96,9 +96,7 @@ function makeView() {
     about.replaceChildren(...aboutIt(report));
     noteOn(stopped, report.stopped && `It ended early: ${report.stopped}`);
     noteOn(cutShort, report.state !== "ended" && final && CUT_SHORT);
-    theBar.show(counts, underWay ? Math.max(report.total + (counts.invalid ?? 0), counts.events) : counts.events);
-    theBar.hidden = counts.events === 0 && !(underWay && report.total > 0);
-    theBar.classList.toggle("moving", underWay);
+    theBar.show(report);
     progress.hidden = !(underWay && report.state === "posting");
     showProgress(progress, report);
     theFigures.show(counts, statusesFor(report));

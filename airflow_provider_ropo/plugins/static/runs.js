@@ -110,11 +110,8 @@ function headCell(name, index) {
 function rowOf({ ids, entry, task, report }) {
   const how = standing(report, task.state, task.state !== "running");
   const theBar = bar();
-  const underWay = how.look === "active";
-  const sentence = underWay && report.state === "posting" ? pace(report) : how.sentence;
-  theBar.show(report.counts, underWay ? Math.max(report.total, report.counts.events) : report.counts.events);
-  theBar.classList.toggle("moving", underWay);
-  theBar.hidden = report.counts.events === 0 && !underWay;
+  const sentence = how.look === "active" && report.state === "posting" ? pace(report) : how.sentence;
+  theBar.show(report);
   const time = make("time", { datetime: report.updated_at }, moment(report.updated_at));
   return make(
     "tr",
