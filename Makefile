@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 SNOWFLAKE := $(VENV)/snowflake
 
-.PHONY: help demo test test-services lint format airflow benchmark build clean
+.PHONY: help demo test test-services test-browser lint format airflow benchmark build clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ test: $(VENV)/ready ## Run every test
 test-services: $(VENV)/ready $(SNOWFLAKE)/ready ## Run the tests that want MariaDB, Snowflake's driver, a whole Airflow or Celery workers
 	@$(RUN)/python -m pytest tests/services
 	@PYTHONPATH=. $(SNOWFLAKE)/bin/python -m pytest tests/services/snowflake --confcutdir tests/services/snowflake
+
+test-browser: $(VENV)/ready ## Click through a whole Airflow in a real browser (five minutes)
+	@$(RUN)/python -m pytest tests/browser
 
 lint: $(VENV)/ready ## Check style, types and floors
 	@$(RUN)/ruff format --check .

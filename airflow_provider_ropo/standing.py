@@ -197,7 +197,8 @@ def _changed(sent: Entry, payload_hash: str, newest: dt.datetime) -> Standing:
 @lru_cache(maxsize=1024)
 def payload_hash(event: UsageplaceEvent) -> str:
     """Return a digest for each field but the id, in one text: equal for equal content, and it tells what differs."""
-    invoices = repr([(invoice.invoicenumber, invoice.jobid) for invoice in event.invoices]) if event.invoices else "[]"
+    # Sorted: in which order a query returns an event's rows, an invoice each, says nothing.
+    invoices = repr(sorted(repr((invoice.invoicenumber, invoice.jobid)) for invoice in event.invoices))
     return (
         _digest(event.usageplacecode)
         + _repeated_digest(event.status.value)

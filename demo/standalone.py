@@ -32,7 +32,8 @@ def main() -> None:
             f"  Warehouse  {warehouse}: {DAYS} days, up to yesterday\n\n"
             f"  Open the DAG ropo_usageplace_events_daily and unpause it: yesterday runs by itself. Then Trigger, "
             f"Backfill,\n  from {today - dt.timedelta(days=DAYS)} to {today}. The tasks turn red, as they should: each "
-            f"day has two bad rows.\n  Ctrl+C ends everything. Airflow's own log: {home / 'standalone.log'}\n",
+            f"day has two bad rows.\n  What became of each event is on the page Ropo One, and in the tab of that name "
+            f"on each task's page.\n  Ctrl+C ends everything. Airflow's own log: {home / 'standalone.log'}\n",
             flush=True,
         )
         with (home / "standalone.log").open("wb") as output:

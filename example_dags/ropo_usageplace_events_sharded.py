@@ -2,7 +2,8 @@
 
 The task is mapped over shards of the usage places, which any executor spreads over its workers. A shard is a remainder
 of a hash of the place's code: all events of one place are in one shard, and keep their order, however many shards there
-are. Their counts add up to what one task would have counted, and one ledger remembers for all.
+are. All rows of one event are in one shard, too, even if they contradict each other: the shards' counts add up to what
+one task would have counted. One ledger remembers for all.
 
 A handful of shards is enough: each posts ``max_workers`` events side by side (and Airflow maps a task 1024 times at
 most, ``[core] max_map_length``). What limits the posting is the task's own, hence a shard's: to stay below 40 posts a
@@ -38,5 +39,6 @@ with DAG(
         sql_conn_id="warehouse",
         statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
         ledger_table="ropo_ledger",
-        map_index_template="shard {{ params.shard }}",
-    ).expand(params=[{"shard": shard, "shards": SHARDS} for shard in range(SHARDS)])
+        map_index_template="shard {{ task.parameters.shard }}",
+        # Not `params`: what a run is triggered with replaces those, and every shard would be the same one.
+    ).expand(parameters=[{"shard": shard, "shards": SHARDS} for shard in range(SHARDS)])

@@ -284,6 +284,13 @@ def test_what_ropo_is_not_told_does_not_count(make_event: Callable[..., Usagepla
     assert payload_hash(make_event("e1", time="10:00:00")) == payload_hash(make_event("e2", time="10:00:00.250"))
 
 
+def test_the_order_of_invoices_does_not_count(make_event: Callable[..., UsageplaceEvent]) -> None:
+    """A query may return an event's rows, an invoice each, in another order the next time."""
+    one, other, odd = Invoice("594294", 1234), Invoice("594295", 1235), Invoice(None, 7)
+
+    assert payload_hash(make_event(invoices=(one, other, odd))) == payload_hash(make_event(invoices=(odd, other, one)))
+
+
 def test_digests_tell_nothing(make_event: Callable[..., UsageplaceEvent]) -> None:
     """A digest shows none of the content, and fits its column."""
     digest = payload_hash(make_event(customernumber="A123456", contract_no="12b"))

@@ -8,9 +8,9 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -18,30 +18,32 @@ from airflow_provider_ropo.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ropo_usageplace_events_sharded"
+#: The example that sends the same rows with one task.
+ONE_TASK = "ropo_usageplace_events_daily"
 MORNING = datetime(2026, 1, 14, 3, tzinfo=UTC)
 SHARDS = 4
 # Digits, digits behind letters, letters alone, and a code that some row has with blanks around it.
 CODES = [f"6430075720624{number:05}" for number in range(30)]
 CODES += [f"RE{number}" for number in range(30)] + ["Mökki", "C", "RE 77-A", "-9", "0"]
 
-RunExample = Callable[[], tuple[str, list[Any]]]
+RunExample = Callable[..., tuple[str, list[Any]]]
 
 
 @pytest.fixture
 def run_example(
     airflow_db: None, dags_folder: Path, sandbox: Sandbox, warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RunExample]:
-    """Run the example for the day before that morning; return how it ended, and its task instances, by shard."""
+    """Run an example for the day before that morning; return how it ended, and its task instances, by shard."""
     from airflow.dag_processing.dagbag import DagBag
 
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(warehouse)}))
-    links = [dags_folder / name for name in ("sql", f"{DAG_ID}.py")]
+    links = [dags_folder / name for name in ("sql", f"{DAG_ID}.py", f"{ONE_TASK}.py")]
     for link in links:
         link.symlink_to(ROOT / "example_dags" / link.name)
-    dag = DagBag(dag_folder=links[-1]).dags[DAG_ID]
 
-    def run() -> tuple[str, list[Any]]:
-        finished = dag.test(logical_date=MORNING)
+    def run(dag_id: str = DAG_ID, **options: Any) -> tuple[str, list[Any]]:
+        dag = DagBag(dag_folder=dags_folder / f"{dag_id}.py").dags[dag_id]
+        finished = dag.test(logical_date=MORNING, **options)
         return str(finished.state), sorted(finished.get_task_instances(), key=lambda ti: ti.map_index)
 
     yield run
@@ -51,61 +53,90 @@ def run_example(
 
 @pytest.fixture
 def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a warehouse with eight events of every place, in no order."""
+    """Return a warehouse without any outcome."""
     monkeypatch.syspath_prepend(ROOT / "demo")
     from warehouse import TABLE
 
-    rows = [(place, number) for place in CODES for number in range(8)]
-    random.Random(14).shuffle(rows)  # noqa: S311 - the same mess every time
     path = tmp_path / "warehouse.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute(TABLE)
-        for place, number in rows:
-            written = f"  {place} " if number % 2 else place
-            add(database, f"{place}/{number}", written, MORNING - timedelta(hours=9 - number))
-        database.commit()
     return path
 
 
-def add(database: sqlite3.Connection, order: str, place: str | None, done_at: datetime) -> None:
-    columns = "work_order_no, place_code, result, done_at, recorded_at"
-    values = [order, place, "cut off", f"{done_at:%Y-%m-%d %H:%M:%S}", "2026-01-13 20:15:00"]
-    database.execute(f"INSERT INTO field_work_outcome ({columns}) VALUES (?, ?, ?, ?, ?)", values)
+@pytest.fixture
+def eight_of_each(warehouse: Path) -> None:
+    """Load eight events of every place, in no order."""
+    rows = [
+        Row(f"{place}/{number}", f"  {place} " if number % 2 else place, hour=number)
+        for place in CODES
+        for number in range(8)
+    ]
+    random.Random(14).shuffle(rows)  # noqa: S311 - the same mess every time
+    load(warehouse, rows)
+
+
+class Row(NamedTuple):
+    """What matters here of an outcome; the hour is that in which the work was done."""
+
+    order: str | None
+    place: str | None
+    invoice: str | None = None
+    hour: int = 0
+
+
+def load(warehouse: Path, rows: list[Row]) -> None:
+    columns = "work_order_no, place_code, invoice_no, done_at, result, recorded_at"
+    insert = f"INSERT INTO field_work_outcome ({columns}) VALUES (?, ?, ?, ?, 'cut off', '2026-01-13 20:15:00')"
+    with closing(sqlite3.connect(warehouse)) as database:
+        for row in rows:
+            database.execute(insert, [*row[:3], f"2026-01-13 {row.hour:02}:00:00"])
+        database.commit()
 
 
 def counts(task_instances: list[Any]) -> list[dict[str, int]]:
-    pulled = task_instances[0].xcom_pull(task_ids="report_usageplace_events", map_indexes=range(SHARDS))
+    """Return each task's counts, those that are not null."""
+    map_indexes = [ti.map_index for ti in task_instances]
+    pulled = task_instances[0].xcom_pull(task_ids="report_usageplace_events", map_indexes=map_indexes)
     return [{name: count for name, count in counts.items() if count} for counts in pulled]
 
 
+def arrived(sandbox: Sandbox) -> dict[str, list[dict[str, Any]]]:
+    """Return what arrived of each place, in order."""
+    payloads = defaultdict(list)
+    for arrival in sandbox.arrivals:
+        payloads[arrival.payload["usageplacecode"]].append(arrival.payload)
+    return payloads
+
+
 def shards_of_places(warehouse: Path) -> dict[str, set[int]]:
+    """Return from which shards each place's events were delivered."""
     with closing(sqlite3.connect(warehouse)) as database:
         shards: dict[str, set[int]] = defaultdict(set)
-        for place, shard in database.execute("SELECT usageplacecode, map_index FROM ropo_ledger"):
+        query = "SELECT usageplacecode, map_index FROM ropo_ledger WHERE delivery_status = 'delivered'"
+        for place, shard in database.execute(query):
             shards[place].add(shard)
         return shards
 
 
+@pytest.mark.usefixtures("eight_of_each")
 def test_every_event_once_in_order(run_example: RunExample, sandbox: Sandbox, warehouse: Path) -> None:
     """The shards together send every row once; a place is in one shard, whose events arrive in their order."""
     state, task_instances = run_example()
 
-    arrived = defaultdict(list)
-    for payload in sandbox.events:
-        arrived[payload["usageplacecode"]].append(payload["id"])
     shards = shards_of_places(warehouse)
-    rows_of_shards = Counter(shard for (shard,) in shards.values())
+    sizes = Counter(shard for (shard,) in shards.values())
     assert "success" == state
-    assert {place: [f"{place}/{number}" for number in range(8)] for place in CODES} == arrived
-    assert len(CODES) * 8 == len(sandbox.arrivals)
+    assert {place: [f"{place}/{number}" for number in range(8)] for place in CODES} == {
+        place: [payload["id"] for payload in payloads] for place, payloads in arrived(sandbox).items()
+    }
     assert set(CODES) == set(shards)
-    assert [
-        {"rows": 8 * rows_of_shards[shard], "events": 8 * rows_of_shards[shard], "delivered": 8 * rows_of_shards[shard]}
-        for shard in range(SHARDS)
-    ] == counts(task_instances)
+    assert [dict.fromkeys(("rows", "events", "delivered"), 8 * sizes[shard]) for shard in range(SHARDS)] == counts(
+        task_instances
+    )
     assert [f"shard {shard}" for shard in range(SHARDS)] == [ti.rendered_map_index for ti in task_instances]
 
 
+@pytest.mark.usefixtures("eight_of_each")
 def test_another_run_posts_nothing(run_example: RunExample, sandbox: Sandbox) -> None:
     """One ledger remembers for all shards: the same window once more posts nothing."""
     run_example()
@@ -117,17 +148,68 @@ def test_another_run_posts_nothing(run_example: RunExample, sandbox: Sandbox) ->
     assert len(CODES) * 8 == len(sandbox.arrivals)
 
 
-@pytest.mark.parametrize("code", [None, "", "  "])
-def test_a_row_without_a_code_is_not_lost(
-    run_example: RunExample, sandbox: Sandbox, warehouse: Path, code: str | None
-) -> None:
-    """A row without a code is in no place's shard; one of them counts it all the same, and its task is red."""
-    with closing(sqlite3.connect(warehouse)) as database:
-        add(database, "codeless", code, MORNING)
-        database.commit()
+@pytest.mark.usefixtures("eight_of_each")
+def test_no_configuration_of_a_run_makes_shards_the_same(run_example: RunExample, sandbox: Sandbox) -> None:
+    """A run that is triggered with a shard's number sends all of them, not one of them four times."""
+    state, task_instances = run_example(run_conf={"shard": 2, "shards": 8})
 
-    state, task_instances = run_example()
-
-    assert "failed" == state
-    assert [1] == [counts["invalid"] for counts in counts(task_instances) if "invalid" in counts]
+    assert "success" == state
+    assert [f"shard {shard}" for shard in range(SHARDS)] == [ti.rendered_map_index for ti in task_instances]
     assert len(CODES) * 8 == len(sandbox.arrivals)
+
+
+#: A code in each shard; with blanks at its end, its last four characters would make it another.
+PLACES = ["72062443608", "72062443617", "72062443630", "72062443659"]
+TOGETHER = {
+    "a row lacks the code": [
+        Row(f"{place}/{number}", code, f"{number}")
+        for place in PLACES
+        for number, codes in enumerate([(place, None), ("", place), (place, " "), (place, place)])
+        for code in codes
+    ],
+    "one id at two places": [
+        Row(order, place, hour=number)
+        for number, place in enumerate(PLACES)
+        for order in (f"{place}/1", f"{place}/2", f"{PLACES[number - 1]}/2", "everywhere")
+    ],
+    "blanks around the code": [
+        Row(f"{place}/{hour}", pattern.format(place), f"{invoice}", hour)
+        for place in PLACES
+        for hour, written in enumerate(["{}\t", "\n{}", "{}\r\n", "\u00a0{}\u00a0", "\t {} \n\r\n"])
+        for invoice, pattern in enumerate(["{}", written])
+    ],
+    "blanks around the id": [
+        Row(order, code)
+        for place in PLACES
+        for order, code in ((f"{place}/1", place), (f" {place}/1 ", None), (f"{place}/2", place))
+    ],
+    "no id": [
+        Row(order, place, hour=hour) for place in PLACES for hour, order in enumerate([None, "", "  ", f"{place}/3"])
+    ],
+    "no code at all": [Row(f"{number}", code) for number, code in enumerate([*PLACES, None, "", "  ", "\t"])],
+}
+
+
+@pytest.mark.parametrize("rows", TOGETHER.values(), ids=TOGETHER.keys())
+def test_shards_add_up_to_one_task(run_example: RunExample, sandbox: Sandbox, warehouse: Path, rows: list[Row]) -> None:
+    """Whatever the rows are, the shards count and send what one task does, each place's events in one shard."""
+    load(warehouse, rows)
+
+    state, shards = run_example()
+    sent, shards_of = arrived(sandbox), shards_of_places(warehouse)
+    forget(warehouse, sandbox)
+    expected_state, one_task = run_example(ONE_TASK)
+
+    (expected,) = counts(one_task)
+    assert expected == sum(map(Counter, counts(shards)), Counter())
+    assert expected_state == state
+    assert arrived(sandbox) == sent
+    assert {1} == set(map(len, shards_of.values()))
+
+
+def forget(warehouse: Path, sandbox: Sandbox) -> None:
+    """Let nothing have been sent yet."""
+    sandbox.clear()
+    with closing(sqlite3.connect(warehouse)) as database:
+        database.execute("DROP TABLE ropo_ledger")
+        database.commit()

@@ -28,6 +28,7 @@ from airflow_provider_ropo.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger_table import LedgerTable
 from airflow_provider_ropo.operators.intake import take_mappings
 from airflow_provider_ropo.operators.posting import Posting
+from airflow_provider_ropo.report import Report
 from airflow_provider_ropo.settings import RopoSettings
 from airflow_provider_ropo.spool import Spool
 from airflow_provider_ropo.standing import Claimant, Rules
@@ -45,9 +46,16 @@ def try_once(job: dict[str, Any]) -> dict[str, Any]:
         summary = DeliverySummary(rows=rows)
         for error in spool.invalid():
             summary.add(Delivery.of_invalid_row(error))
-        stopped = Posting(
-            hook, summary, ledger, max_workers=job["workers"], stop=threading.Event(), rate_limit=None
-        ).run(spool)
+        with Report(summary) as report:
+            stopped = Posting(
+                hook,
+                report,
+                ledger,
+                max_workers=job["workers"],
+                stop=threading.Event(),
+                rate_limit=None,
+                landed=lambda _delivery: None,
+            ).run(spool)
     return {
         "said": str(stopped),
         "well": stopped is None and not summary.worth_a_retry,

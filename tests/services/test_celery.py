@@ -37,8 +37,8 @@ CREATE TABLE field_work_outcome (
 INSERT = "INSERT INTO field_work_outcome VALUES (%s, %s, 'cut off', %s, 'A1', 'C1', NULL, '594294', 1234, %s)"
 SHARDS_OF_PLACES = "SELECT DISTINCT usageplacecode, map_index FROM ropo_ledger WHERE run_id = %s"
 A_PLACE_IN_EACH = """
-SELECT abs(mod(hashtext(place_code), %(shards)s)) AS shard, min(place_code) FROM field_work_outcome
-WHERE place_code LIKE 'RE%%' GROUP BY shard ORDER BY shard
+SELECT abs(mod(hashtext(regexp_replace(place_code, '[^0-9A-Za-z]', '', 'g')), %(shards)s)) AS shard, min(place_code)
+FROM field_work_outcome WHERE place_code LIKE 'RE%%' GROUP BY shard ORDER BY shard
 """
 DELIVERED = "SELECT count(*) FROM ropo_ledger WHERE delivery_status = 'delivered' AND run_id = %s"
 
@@ -163,13 +163,14 @@ def cluster(airflow: Any, broker: str, postgres: Any) -> Iterator[Cluster]:
 
 
 def _prepare_dags(folder: Path) -> None:
-    """Copy the example, as one would: with the expression that it says is PostgreSQL's, and here with less patience."""
+    """Copy the example, as one would: with what it says is PostgreSQL's, and here with less patience."""
     (folder / "sql").mkdir(parents=True)
     sql = (EXAMPLES / "sql" / "usageplace_events_shard.sql").read_text()
-    (expression,) = re.findall(r"-- +PostgreSQL +(.* AS shard)", sql)
-    sql, changed = re.subn(r"(?m)^ +abs\(.* AS shard$", expression, sql)
+    (expression,) = re.findall(r"(?m)-- +PostgreSQL +(.*)$", sql)
+    sql, changed = re.subn(r"(?m)^ +abs\(.*:shards\)$", lambda _found: expression, sql)
+    sql, compared = re.subn(r"(?m)= :shard$", "= %(shard)s", sql)
     dag, shortened = re.subn(r"minutes=5", "seconds=1", (EXAMPLES / f"{DAG_ID}.py").read_text())
-    assert (1, 1) == (changed, shortened)
+    assert (1, 1, 1) == (changed, compared, shortened)
     (folder / "sql" / "usageplace_events_shard.sql").write_text(sql)
     (folder / f"{DAG_ID}.py").write_text(dag)
 

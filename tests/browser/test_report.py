@@ -1,0 +1,266 @@
+"""The report on a task instance's page: while the task runs and after, good and bad, light, dark and narrow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import FrameLocator, Locator, Page, expect
+
+from airflow_provider_ropo.sandbox import Fault, Sandbox
+
+pytestmark = pytest.mark.usefixtures("ropo_default")
+
+DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
+NARROW = {"width": 400, "height": 900}
+#: With everything in it that Airflow lets be in a run's name.
+RUN_ID = "manual__2026-01-01T00:00:00+00:00~1.a"
+MARKUP = "<img src=x onerror=\"document.title='broken into'\"> <b>no</b> & never"
+
+Take = Callable[[Page, str], None]
+
+
+def report(page: Page) -> FrameLocator:
+    return page.frame_locator("iframe[title='Ropo One']")
+
+
+def figures(frame: FrameLocator | Page) -> dict[str, str]:
+    """Return the statuses that have a number."""
+    shown = frame.locator(".figure:not(.none)")
+    numbers = [figure.inner_text().split("\n") for figure in shown.all()]
+    return {label: number for number, label in numbers}
+
+
+def pick(page: Page, field: Locator, date: str, time: str) -> None:
+    """Pick a date and time as Airflow's forms have it."""
+    field.click()
+    popover = page.get_by_role("dialog").last
+    popover.get_by_placeholder("YYYY/MM/DD").fill(date)
+    popover.get_by_placeholder("HH:mm").fill(time)
+    page.keyboard.press("Escape")
+
+
+def trigger(page: Page, airflow: Any) -> str:
+    """Trigger the example for the last day of work, and return the run's name."""
+    airflow.ask(f"dags/{DAG_ID}", "PATCH", is_paused=False)
+    page.goto(f"{airflow.url}/dags/{DAG_ID}")
+    page.get_by_role("button", name="Trigger").click()
+    form = page.get_by_role("dialog")
+    pick(page, form.get_by_text(re.compile(r"\d{4} \d\d:\d\d")), "2026/01/15", "12:00")
+    with page.expect_response(lambda answer: answer.url.endswith("/dagRuns") and answer.ok) as answered:
+        form.get_by_role("button", name="Trigger").click()
+    return str(answered.value.json()["dag_run_id"])
+
+
+def backfill(page: Page, airflow: Any) -> None:
+    """Start a backfill over the three days of work and one without, and wait for its end."""
+    page.goto(f"{airflow.url}/dags/{DAG_ID}")
+    page.get_by_role("button", name="Trigger").click()
+    form = page.get_by_role("dialog")
+    form.get_by_text("Run this Dag for a range of dates").click()
+    pick(page, form.get_by_text("Select date and time").first, "2026/01/12", "00:00")
+    pick(page, form.get_by_text("Select date and time").first, "2026/01/15", "23:59")
+    with page.expect_response(lambda answer: answer.url.endswith("/backfills") and answer.ok) as answered:
+        form.get_by_role("button", name="Run Backfill").click()
+    number = answered.value.json()["id"]
+    airflow.wait_for(lambda: airflow.ask(f"backfills/{number}")["completed_at"], "the backfill's end")
+
+
+def test_the_example_from_the_trigger_to_the_end(page: Page, airflow: Any, sandbox: Sandbox, take: Take) -> None:
+    """The report moves while the task posts, ends with it and asks no more; then a backfill tells new from known."""
+    sandbox.script(Fault(delay=2 * n) for n in range(1, 9))
+
+    run_id = trigger(page, airflow)
+    page.goto(airflow.report_page(run_id))
+
+    frame = report(page)
+    progress = frame.get_by_role("progressbar")
+    expect(progress).to_have_text(re.compile(r"^[1-8] of 9 events, [\d.]+ a second, about \d+ s left$"))
+    expect(frame.get_by_text("Posting", exact=True)).to_be_visible()
+    assert 1 <= int(progress.get_attribute("aria-valuenow") or 0) <= 8
+    take(page, "report-running")
+
+    expect(frame.get_by_role("heading", level=1)).to_have_text("9 events reported: 9 new.")
+    expect(frame.get_by_text("Done", exact=True)).to_be_visible()
+    expect(progress).to_be_hidden()
+    expect(frame.get_by_role("img", name="9 delivered")).to_be_visible()
+    assert {"Delivered": "9"} == figures(frame)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "ropo_report" in request.url else None)
+    airflow.wait_for(lambda: is_quiet(page, asked), "the end of the questions")
+    take(page, "report-good")
+
+    backfill(page, airflow)
+
+    expected = {
+        "2026-01-13": ("Done", "9 events reported: 9 new."),
+        "2026-01-14": ("Failed", "9 of 11 events are at Ropo One: 9 new."),
+        "2026-01-15": ("Done", "Nothing new: 9 events already known."),
+        "2026-01-16": ("Done", "No rows to report."),
+    }
+    seen = {}
+    for day in expected:
+        page.goto(airflow.report_page(f"backfill__{day}T03:00:00+00:00"))
+        seen[day] = (frame.locator(".badge").inner_text(), frame.get_by_role("heading", level=1).inner_text())
+        take(page, f"report-{day}")
+    assert expected == seen
+
+
+def is_quiet(page: Page, asked: list[str]) -> bool:
+    """Whether nothing is asked for longer than a page that still waits for something would take to ask again."""
+    before = len(asked)
+    page.wait_for_timeout(5000)
+    return len(asked) == before
+
+
+def test_a_red_run_says_which_rows_and_what_to_do(page: Page, airflow: Any, take: Take) -> None:
+    """A run with rows that somebody has to mend has a table of them, and says what is to be done."""
+    page.goto(airflow.report_page(red_run(airflow)))
+    frame = report(page)
+    expect(frame.get_by_role("table")).to_be_visible()
+
+    head, *rows = ([text.strip() for text in row.inner_text().split("\t")] for row in frame.get_by_role("row").all())
+
+    assert ["Event", "Usage place", "Status", "Reason", "HTTP"] == head
+    assert ["WO-0113-07", "643007572062443726", "Invalid", "–"] == [*rows[0][:3], rows[0][-1]]
+    assert ["WO-0113-09", "UNKNOWN-7781", "Rejected", "400"] == [*rows[1][:3], rows[1][-1]]
+    assert "Ropo One needs the reason" in rows[0][3]
+    assert "HTTP 400 Unknown usage place" in rows[1][3]
+    assert ["1 rejected", "1 invalid"] == [mark.strip() for mark in frame.locator(".todo .mark").all_inner_texts()]
+    expect(frame.locator(".todo")).to_contain_text("somebody has to mend the row")
+    # The customer of the rejected row.
+    assert "A125400" not in frame.locator("body").inner_html()
+    take(page, "report-red")
+
+
+def test_the_report_is_legible_light_dark_and_narrow(page: Page, airflow: Any, take: Take) -> None:
+    """The report follows the look that is chosen in Airflow's UI, at once; at 400 pixels nothing is cut off."""
+    run_id = red_run(airflow)
+    page.goto(airflow.report_page(run_id))
+    frame = report(page)
+
+    for theme in ("dark", "light"):
+        choose(page, theme.capitalize())
+        expect(frame.locator("html")).to_have_attribute("data-theme", theme)
+        expect(frame.get_by_role("table")).to_be_visible()
+        assert [] == faint(frame)
+        take(page, f"report-{theme}")
+
+    page.set_viewport_size(NARROW)
+    for theme in ("dark", "light"):
+        page.evaluate(f"localStorage.setItem('theme', '{theme}')")
+        page.goto(
+            f"{airflow.url}/ropo-one/report.html?dag_id={DAG_ID}&task_id={TASK_ID}&map_index=-1&run_id={quote(run_id)}"
+        )
+        expect(page.get_by_text("UNKNOWN-7781")).to_be_visible()
+        assert 0 == page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert ["Event", "Usage place", "Status"] == page.get_by_role("columnheader").all_inner_texts()[:3]
+        take(page, f"report-narrow-{theme}")
+
+
+def red_run(airflow: Any) -> str:
+    """Return the run of the day with bad rows; any run of it will do."""
+    run_id = "red"
+    found = airflow.ask(f"dags/{DAG_ID}/dagRuns?run_id_pattern={run_id}")["dag_runs"]
+    if not found:
+        airflow.ask(f"dags/{DAG_ID}", "PATCH", is_paused=False)
+        airflow.ask(f"dags/{DAG_ID}/dagRuns", "POST", dag_run_id=run_id, logical_date="2026-01-14T10:00:00Z")
+    assert "failed" == airflow.wait_for_end(DAG_ID, run_id)
+    return run_id
+
+
+def choose(page: Page, theme: str) -> None:
+    """Choose how Airflow looks, as a person does."""
+    page.get_by_role("button", name="User").click()
+    page.get_by_role("menuitem", name="Appearance").click()
+    page.get_by_role("menuitemradio", name=theme).click()
+    page.keyboard.press("Escape")
+
+
+FAINT = """body => {
+  const rgb = color => { const c = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    c.fillStyle = color; c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data]; };
+  const page = rgb(getComputedStyle(parent.document.documentElement).backgroundColor);
+  const over = (top, under) => top.slice(0, 3).map((c, i) => c * top[3] / 255 + under[i] * (1 - top[3] / 255));
+  const behind = e => over(rgb(getComputedStyle(e).backgroundColor), e === body ? page : behind(e.parentElement));
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92
+    : ((c + 0.055) / 1.055) ** 2.4).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  return [...body.querySelectorAll('*')].filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+      && e.checkVisibility())
+    .map(e => [e.className || e.tagName, ratio(light(over(rgb(getComputedStyle(e).color), behind(e))),
+      light(behind(e)))]).filter(([, r]) => r < 4.5).map(([name, r]) => `${name}: ${r.toFixed(2)}`);
+}"""
+
+
+def faint(frame: FrameLocator) -> list[str]:
+    """Return the texts that are too faint to read by the Web Content Accessibility Guidelines (4.5 to 1)."""
+    found: list[str] = frame.locator("body").evaluate(FAINT)
+    return found
+
+
+def test_reports_unlike_the_example(page: Page, airflow: Any, sandbox: Sandbox, take: Take) -> None:
+    """Mapped tasks have a report each, markup in a reason stays text, and where there is no report the page says so."""
+    problem = json.dumps({"status": 400, "title": "No", "detail": MARKUP}).encode()
+    headers = {"Content-Type": "application/problem+json"}
+    sandbox.script([Fault(status=400, headers=headers, body=problem, usageplacecode="Prefused0")])
+    airflow.ask("dags/trials", "PATCH", is_paused=False)
+    airflow.trigger("trials", RUN_ID)
+    assert "failed" == airflow.wait_for_end("trials", RUN_ID)
+    frame, heading = report(page), report(page).get_by_role("heading", level=1)
+
+    for index, sentence in enumerate(["1 event reported: 1 new.", "2 events reported: 2 new."]):
+        page.goto(airflow.report_page(RUN_ID, f"shards/mapped/{index}", "trials"))
+        expect(heading).to_have_text(sentence)
+
+    page.goto(airflow.report_page(RUN_ID, "refused", "trials"))
+    expect(heading).to_have_text("0 of 1 event is at Ropo One.")
+    expect(frame.get_by_role("table")).to_contain_text(MARKUP)
+    assert 0 == frame.locator("td img, td b").count()
+    assert "broken into" != page.title()
+
+    page.goto(airflow.report_page(RUN_ID, "silent", "trials"))
+    expect(heading).to_have_text("No report")
+    take(page, "report-none")
+
+
+def test_the_buttons_lead_to_ropo_one_and_to_the_report(page: Page, airflow: Any, sandbox: Sandbox) -> None:
+    """The task instance's page has a button to the server's front page, and one that opens the report."""
+    run_id = red_run(airflow)
+    page.goto(f"{airflow.report_page(run_id).removesuffix('plugin/ropo-report')}details")
+
+    link = page.get_by_role("link", name="Ropo One", exact=True).and_(page.locator(f"[href='{sandbox.url}/']"))
+    expect(link).to_be_visible()
+    page.get_by_role("link", name="Report", exact=True).click()
+
+    expect(report(page).get_by_role("heading", level=1)).to_contain_text("of 11 events are at Ropo One")
+    assert airflow.report_page(run_id) == page.url
+
+
+def test_a_killed_task_is_not_taken_for_a_running_one(page: Page, airflow: Any, take: Take) -> None:
+    """A task that is killed while it posts leaves no last word, and its report says that and what may have arrived."""
+    airflow.ask("dags/endless", "PATCH", is_paused=False)
+    airflow.trigger("endless", "killed")
+    page.goto(airflow.report_page("killed", "report", "endless"))
+    frame = report(page)
+    expect(frame.get_by_role("progressbar")).to_have_text(re.compile(r"^[1-9]\d* of 900 events"))
+
+    os.kill(airflow.ask("dags/endless/dagRuns/killed/taskInstances/report")["pid"], signal.SIGKILL)
+
+    expect(frame.get_by_text("Cut short", exact=True)).to_be_visible()
+    expect(frame.get_by_role("heading", level=1)).to_have_text(
+        re.compile(r"^The task ended without a last word after \d+ of 900 events\.$")
+    )
+    expect(frame.get_by_text("what was in flight then may have arrived")).to_be_visible()
+    # Of the bar, which stands for all 900, only what has been done is filled.
+    filled, whole = (frame.locator(part).bounding_box() for part in (".segment.status-delivered", ".bar"))
+    assert filled is not None
+    assert whole is not None
+    assert filled["width"] < whole["width"] / 10
+    take(page, "report-killed")

@@ -1,0 +1,99 @@
+"""The page of the latest runs; and what somebody sees who may not see a DAG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.usefixtures("ropo_default")
+
+DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
+ADDRESS = f"dag_id={DAG_ID}&task_id={TASK_ID}&map_index=-1&run_id={{run_id}}"
+#: Of the example's day with bad rows: what a report of it says, and nobody else would.
+TELLING = ("of 11 events", "UNKNOWN-7781", "WO-0113-09")
+
+Take = Callable[[Page, str], None]
+
+
+@pytest.fixture(scope="module")
+def runs(airflow: Any, ropo_default: None) -> dict[str, str]:
+    """Run both DAGs once: one run that the visitor may see, and one that only the chief may."""
+    for dag_id, run_id, date in ((DAG_ID, "hidden", "2026-01-14T11:00:00Z"), ("trials", "seen", None)):
+        airflow.ask(f"dags/{dag_id}", "PATCH", is_paused=False)
+        airflow.ask(f"dags/{dag_id}/dagRuns", "POST", dag_run_id=run_id, logical_date=date)
+        airflow.wait_for_end(dag_id, run_id)
+    return {DAG_ID: "hidden", "trials": "seen"}
+
+
+def test_the_latest_runs_are_listed(page: Page, runs: dict[str, str], take: Take) -> None:
+    """The page "Ropo One" lists runs with their counts; each leads to its report."""
+    page.get_by_role("link", name="Ropo One").click()
+    frame = page.frame_locator("iframe[title='Ropo One']")
+
+    row = frame.get_by_role("row").filter(has_text=runs[DAG_ID])
+    expect(row).to_contain_text("of 11 events are at Ropo One")
+    expect(row.get_by_role("cell").nth(5)).to_have_text("1")
+    assert {"0", "1", "2"} >= {
+        cell.inner_text()
+        for row in frame.get_by_role("row").filter(has_text=runs["trials"]).all()
+        for cell in row.locator(".count").all()
+    }
+    assert 3 == frame.get_by_role("row").filter(has_text=runs["trials"]).count()
+    take(page, "runs-light")
+
+    row.get_by_role("link").click()
+
+    expect(page.frame_locator("iframe[title='Ropo One']").get_by_text("UNKNOWN-7781")).to_be_visible()
+    assert page.url.endswith(f"/dags/{DAG_ID}/runs/{runs[DAG_ID]}/tasks/{TASK_ID}/plugin/ropo-report")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_list_fits_a_narrow_screen(page: Page, airflow: Any, runs: dict[str, str], take: Take, theme: str) -> None:
+    """At 400 pixels nothing is cut off, and what counts is still there."""
+    page.evaluate(f"localStorage.setItem('theme', '{theme}')")
+    page.set_viewport_size({"width": 400, "height": 900})
+
+    page.goto(f"{airflow.url}/ropo-one/runs.html")
+
+    row = page.get_by_role("row").filter(has_text=runs[DAG_ID])
+    expect(row).to_contain_text("of 11 events are at Ropo One")
+    assert 0 == page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    take(page, f"runs-narrow-{theme}")
+
+
+def test_who_may_not_see_a_dag_sees_nothing_of_its_report(
+    sign_in: Callable[..., Page], airflow: Any, runs: dict[str, str]
+) -> None:
+    """Neither the tab, nor the static page by itself, nor the list, nor any answer tells a visitor of a hidden DAG."""
+    page = sign_in("visitor")
+    ids = f"{DAG_ID}/dagRuns/{runs[DAG_ID]}/taskInstances/{TASK_ID}"
+    shown = []
+
+    page.goto(f"{airflow.url}/ropo-one/report.html?{ADDRESS.format(run_id=quote(runs[DAG_ID]))}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not for you to see")
+    shown.append(page.content())
+    page.goto(airflow.report_page(runs[DAG_ID]))
+    frame = page.frame_locator("iframe[title='Ropo One']")
+    expect(frame.get_by_role("heading", level=1)).to_have_text("Not for you to see")
+    shown += [frame.content() for frame in page.frames]
+    page.goto(f"{airflow.url}/plugin/ropo-one")
+    expect(frame.get_by_role("row").filter(has_text=runs["trials"]).first).to_be_visible()
+    expect(frame.get_by_role("row").filter(has_text=DAG_ID)).to_have_count(0)
+    shown += [frame.content() for frame in page.frames]
+
+    assert [] == [word for word in TELLING for text in shown if word in text]
+    asked = [page.request.get(f"{airflow.url}/api/v2/dags/{path}") for path in (ids, f"{ids}/xcomEntries/ropo_report")]
+    assert [403, 403] == [answer.status for answer in asked]
+
+
+def test_who_is_signed_out_sees_nothing(sign_in: Callable[..., Page], airflow: Any, runs: dict[str, str]) -> None:
+    """Without a session, both pages say so and show nothing else."""
+    page = sign_in(None)
+
+    for name in ("runs.html", f"report.html?{ADDRESS.format(run_id=quote(runs[DAG_ID]))}"):
+        page.goto(f"{airflow.url}/ropo-one/{name}")
+        expect(page.get_by_role("heading")).to_have_text("You are signed out")
