@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 SNOWFLAKE := $(VENV)/snowflake
 
-.PHONY: help demo test test-services test-browser lint format airflow benchmark build clean
+.PHONY: help demo test test-services test-browser matrix lint format airflow benchmark build clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ test-services: $(VENV)/ready $(SNOWFLAKE)/ready ## Run the tests that want Maria
 test-browser: $(VENV)/ready ## Click through a whole Airflow in a real browser (five minutes)
 	@$(RUN)/python -m pytest tests/browser
 
+matrix: $(VENV)/ready ## Test the wheel with every supported Airflow and Python (most of an hour); PAIR=3.0-py3.11 for one
+	@PATH="$(abspath $(RUN)):$$PATH" nox $(if $(PAIR),--session "airflow($(PAIR))")
+
 lint: $(VENV)/ready ## Check style, types and floors
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
@@ -36,6 +39,7 @@ format: $(VENV)/ready ## Put the code into shape
 	@$(RUN)/ruff check --fix .
 
 benchmark: $(VENV)/ready ## Measure reading and posting: a table of ratios (a quarter of an hour)
+	@$(RUN)/python benchmarks/imports.py
 	@$(RUN)/python benchmarks/intake.py
 	@$(RUN)/python benchmarks/posting.py
 
@@ -43,7 +47,7 @@ build: $(VENV)/ready ## Build the wheel and the source distribution
 	@$(RUN)/uv build --python $(RUN)/python
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) .airflow .demo build dist
+	rm -rf $(VENV) .airflow .demo .nox build dist
 
 # uv, because it installs Airflow in seconds where pip takes minutes.
 $(VENV)/ready: pyproject.toml constraints.txt Makefile

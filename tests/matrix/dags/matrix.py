@@ -1,0 +1,50 @@
+"""DAGs beside the examples: the decorator, a mapped task, and a warning that our own code seems to give."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_ropo import event
+from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def warn() -> None:
+    warnings.warn_explicit("a canary", DeprecationWarning, event.__file__, 1, registry={})
+
+
+if os.environ.get("CANARY") == "parse":
+    warn()
+
+with DAG("matrix_decorated", schedule=None, start_date=START):
+
+    @task.ropo_usageplace_events(ledger_table="ropo_ledger", ledger_conn_id="warehouse")
+    def report(day: str):  # noqa: ANN201 - as people write them
+        yield {"id": "d1", "usageplacecode": "P1", "status": "connected", "time": f"{day} 10:00:00"}
+        yield {"id": "d2", "usageplacecode": "P2", "status": "connected", "time": f"{day} 10:00:00"}
+
+    report("2026-01-14")
+
+with DAG("matrix_mapped", schedule=None, start_date=START):
+    UsageplaceEventOperator.partial(
+        task_id="report",
+        sql="""
+            SELECT work_order_no AS id, place_code AS usageplacecode, 'connected' AS status, done_at AS time
+            FROM field_work_outcome WHERE place_code = ?
+        """,
+        sql_conn_id="warehouse",
+        ledger_table="ropo_ledger",
+    ).expand(parameters=[["P1"], ["P2"], ["P3"]])
+
+with DAG("matrix_canary", schedule=None, start_date=START):
+
+    @task
+    def sing() -> None:
+        warn()
+
+    sing()

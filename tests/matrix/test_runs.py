@@ -1,0 +1,78 @@
+"""DAG runs with the installed package: over a SQLite warehouse and real HTTP, with a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from installed import Airflow
+
+from airflow_provider_ropo.sandbox import Sandbox
+
+MakeWarehouse = Callable[[list[tuple[str, str, str]]], Path]
+
+#: The morning on which the daily examples report what was done on the 14th.
+MORNING = "2026-01-15T05:00:00+02:00"
+GOOD = [("e1", "P1", "cut off"), ("e2", "P1", "reconnected"), ("e3", "P2", "cut off"), ("e4", "P3", "cut off")]
+
+
+def sent(sandbox: Sandbox) -> list[str]:
+    return sorted(event["id"] for event in sandbox.events)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "tasks"),
+    [
+        pytest.param("ropo_usageplace_events_daily", 1, id="daily"),
+        pytest.param("ropo_usageplace_events_sharded", 4, id="sharded"),
+        pytest.param("matrix_mapped", 3, id="mapped"),
+    ],
+)
+def test_every_event_arrives_once(
+    airflow: Airflow, sandbox: Sandbox, make_warehouse: MakeWarehouse, dag_id: str, tasks: int
+) -> None:
+    """A run delivers every row; the same run again recognises all of them, and posts nothing."""
+    make_warehouse(GOOD)
+
+    first_state, first = airflow.test_dag(dag_id, MORNING)
+    again_state, again = airflow.test_dag(dag_id, MORNING)
+
+    assert ("success", "success") == (first_state, again_state)
+    assert (tasks, tasks) == (len(first), len(again))
+    assert (4, 4) == (total(first, "rows"), total(first, "delivered"))
+    assert (4, 4) == (total(again, "rows"), total(again, "already_delivered"))
+    assert ["e1", "e2", "e3", "e4"] == sent(sandbox)
+    assert 4 == len(sandbox.arrivals)
+
+
+def total(counts: list[dict[str, int]], name: str) -> int:
+    return sum(each.get(name, 0) for each in counts)
+
+
+def test_bad_rows_are_red_after_everything_else_was_sent(
+    airflow: Airflow, sandbox: Sandbox, make_warehouse: MakeWarehouse
+) -> None:
+    """Bad rows stop no other; the counts are in XCom although the task is red."""
+    # Ropo One needs the reason why a place was not disconnected.
+    make_warehouse([*GOOD, ("bad", "P9", "not cut off"), ("no", "UNKNOWN-1", "cut off")])
+
+    state, counts = airflow.test_dag("ropo_usageplace_events_daily", MORNING)
+
+    assert "failed" == state
+    assert [{"rows": 6, "events": 6, "delivered": 4, "invalid": 1, "rejected": 1}] == counts
+    assert ["e1", "e2", "e3", "e4"] == sent(sandbox)
+
+
+def test_the_decorator_reports_what_the_function_yields(
+    airflow: Airflow, sandbox: Sandbox, make_warehouse: MakeWarehouse
+) -> None:
+    """``@task.ropo_usageplace_events`` delivers rows, and with a ledger none of them twice."""
+    make_warehouse([])
+
+    first = airflow.test_dag("matrix_decorated", MORNING)
+    again = airflow.test_dag("matrix_decorated", MORNING)
+
+    assert ("success", [{"rows": 2, "events": 2, "delivered": 2}]) == first
+    assert ("success", [{"rows": 2, "events": 2, "already_delivered": 2}]) == again
+    assert ["d1", "d2"] == sent(sandbox)
