@@ -15,7 +15,7 @@ demo: $(VENV)/ready ## Run the example DAG through a real Airflow and a local Ro
 airflow: $(VENV)/ready ## Open a whole Airflow in the browser, with everything in place
 	@$(RUN)/python demo/standalone.py
 
-test: $(VENV)/ready ## Run every test
+test: $(VENV)/ready ## Run the suite
 	@$(RUN)/python -m pytest
 
 test-services: $(VENV)/ready $(SNOWFLAKE)/ready ## Run the tests that want MariaDB, Snowflake's driver, a whole Airflow or Celery workers

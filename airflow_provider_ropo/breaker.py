@@ -60,7 +60,8 @@ class Breaker:
         :param result: the receipt, or the error of the last attempt.
         :param arrived: Ropo One has it, or has said its last word about it.
         """
-        self._events = 0 if arrived else self._events + 1
+        with self._lock:
+            self._events = 0 if arrived else self._events + 1
         if isinstance(result, RopoAuthenticationError):
             return result
         if (long := asks_for_long(result, self._patience)) is not None:

@@ -49,7 +49,8 @@ def preview(args: Namespace) -> None:
                 summary, _ = operator.deliver(context, preview=True)
     _print_payloads(summary)
     print(summary)
-    if summary.failure(operator.max_failed) is not None:
+    is_empty = not summary.rows and operator.on_empty == "fail"
+    if is_empty or summary.failure(operator.max_failed) is not None:
         raise SystemExit(1)
 
 

@@ -45,7 +45,7 @@ class UsageplaceEventOperator(BaseOperator):
 
     All rows are read, checked and put in order, and the warehouse is let go, before the first post. Everything
     that can be sent is sent; then the task fails once if anything is not at Ropo One. Rejected and invalid
-    rows alone are no reason for an Airflow retry; anything that may pass is. The message is that of the API reference
+    rows alone are no reason for an Airflow retry; anything that may pass is. The payload is that of the API reference
     (https://dev.ropo.com/api-reference/usageplace).
 
     :param sql: query or ``.sql`` file, templated; one row per event, or one per event and invoice.

@@ -30,6 +30,16 @@ def test_the_package_is_the_wheels() -> None:
     assert origin["url"].endswith(".whl")
 
 
+def test_the_wheel_has_what_is_no_python() -> None:
+    """The pages, the local Ropo One's own page and the mark of typed packages come with the wheel."""
+    there = {str(file) for file in distribution("airflow-provider-ropo").files or ()}
+
+    pages = ("report.html", "report.js", "runs.html", "runs.js", "airflow.js", "words.js", "style.css", "icon.svg")
+    wanted = {f"airflow_provider_ropo/plugins/static/{name}" for name in pages}
+    wanted |= {"airflow_provider_ropo/py.typed", "airflow_provider_ropo/sandbox/page.html"}
+    assert set() == wanted - there
+
+
 def test_airflow_lists_the_provider(airflow: Airflow) -> None:
     """``airflow providers list`` has the provider with its version."""
     rows = airflow.run("providers", "list", "--output", "json").data

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PACKAGES = ("mariadb-server-core", "mariadb-client-core")
 #: Seconds that anything may take on a busy machine.
-PATIENCE = 90
+PATIENCE = 240
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def airflow(sandbox: Sandbox) -> Iterator[Airflow]:
     # The path of a socket has to be short, which those of pytest's own folders are not.
     airflow = Airflow(Path(tempfile.mkdtemp(prefix="ropo-airflow-")))
     login = {"login": sandbox.cid, "password": sandbox.apicode}
-    airflow.connect("ropo_default", conn_type="ropo", host=sandbox.url, **login, extra={"timeout": PATIENCE})
+    airflow.connect("ropo_default", conn_type="ropo", host=sandbox.url, **login, extra={"timeout": 90})
     yield airflow
     airflow.end()
     shutil.rmtree(airflow.home)

@@ -56,7 +56,7 @@ function showNothing({ state, operator }) {
 }
 
 function showTrouble(error) {
-  if (!(error instanceof Refused) || error.status >= 500) {
+  if (!(error instanceof Refused) || ![401, 403, 404, 422].includes(error.status)) {
     // For the moment, nobody can say. What is shown stays; the next look may succeed.
     if (!shown) {
       show("away", emptiness("Airflow does not answer", "This page asks again."));

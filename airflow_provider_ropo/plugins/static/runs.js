@@ -56,7 +56,7 @@ async function askRun(entry) {
     known.set(name, run);
     return run;
   } catch (error) {
-    if (error instanceof Refused && error.status !== 401) {
+    if (error instanceof Refused && [403, 404].includes(error.status)) {
       return null;
     }
     throw error;
@@ -64,7 +64,7 @@ async function askRun(entry) {
 }
 
 function showTrouble(error) {
-  if (!(error instanceof Refused) || error.status >= 500) {
+  if (!(error instanceof Refused) || ![401, 403].includes(error.status)) {
     if (!shown) {
       page.replaceChildren(emptiness("Airflow does not answer", "This page asks again."));
     }
@@ -118,7 +118,7 @@ function rowOf({ ids, entry, task, report }) {
     { role: "row" },
     make("td", { role: "cell", class: "name" }, linkTo(ids, entry)),
     make("td", { role: "cell", class: "time" }, time),
-    make("td", { role: "cell", class: "outcome" }, make("div", {}, badge(how), make("span", {}, sentence)), theBar),
+    make("td", { role: "cell", class: "end" }, make("div", {}, badge(how), make("span", {}, sentence)), theBar),
     ...STATUSES.map(({ key, label }) => countCell(key, label, report.counts[key] ?? 0)),
   );
 }

@@ -20,19 +20,19 @@ export const STATUSES = [
     key: "undelivered",
     label: "Undelivered",
     means: "It did not arrive",
-    todo: "It did not arrive. The task's next try takes it.",
+    todo: "It did not arrive. The next try, or the next run, takes it.",
   },
   {
     key: "unconfirmed",
     label: "Unconfirmed",
     means: "It may have arrived",
-    todo: "It was sent and never answered: it may have arrived. The next try sends it again with the same id, unless the task holds such events.",
+    todo: "It was sent and never answered: it may have arrived. The next try, or the next run, sends it again with the same id, unless the task holds such events.",
   },
   {
     key: "held",
     label: "Held",
     means: "Waits for another event",
-    todo: "An earlier event of the same usage place has not arrived, or another run is sending it. The task's next try takes it.",
+    todo: "An earlier event of the same usage place has not arrived, or another run is sending it. The next try, or the next run, takes it.",
   },
 ];
 
@@ -102,7 +102,7 @@ export function standing(report, state, final) {
     return final ? cutShort(report, state) : underWay(report);
   }
   if (report.preview) {
-    return { word: "Preview", look: bad(report) ? "bad" : "quiet", sentence: previewed(report) };
+    return { word: "Preview", look: state === "failed" ? "bad" : "quiet", sentence: previewed(report) };
   }
   if (report.stopped) {
     return { word: "Stopped", look: state === "up_for_retry" ? "wait" : "bad", sentence: arrived(report) };
@@ -116,11 +116,16 @@ export function standing(report, state, final) {
   if (state === "skipped") {
     return { word: "Skipped", look: "quiet", sentence: arrived(report) };
   }
-  return { word: "Done", look: report.counts.events ? "good" : "quiet", sentence: arrived(report) };
+  return { ...ended(report, state), sentence: arrived(report) };
 }
 
-function bad(report) {
-  return Boolean(report.stopped || report.counts.invalid || report.counts.rejected);
+/** Green is only what Airflow calls a success, and where everything is at Ropo One. */
+function ended({ counts }, state) {
+  const missing = counts.events > counts.delivered + counts.already_delivered;
+  if (state !== "success") {
+    return { word: "Ended", look: missing ? "wait" : "quiet" };
+  }
+  return { word: "Done", look: missing ? "wait" : counts.events ? "good" : "quiet" };
 }
 
 function underWay(report) {
