@@ -52,7 +52,9 @@ class Telemetry:
     ) -> None:
         """End the span, and send the counts."""
         counts = self._summary.as_dict()
-        self._span.set_attributes({"ropo.preview": self._preview} | {f"ropo.{key}": counts[key] for key in counts})
+        self._span.set_attributes(
+            {"ropo.preview": self._preview} | {f"ropo.{name}": count for name, count in counts.items()}
+        )
         if kind is not None:
             self._span.set_status(StatusCode.ERROR, kind.__name__)
         self._current.__exit__(kind, error, trace_back)

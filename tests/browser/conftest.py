@@ -207,7 +207,7 @@ def _environment(airflow: Airflow, port: int, log_ports: list[int], warehouse: P
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(warehouse)}),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE / "auth"), os.environ.get("PYTHONPATH")])),
-        # `airflow standalone` starts `airflow` by name.
+        # As in an environment that is activated.
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         # A process that gives itself a title leaves its environment legible, by which it is found and ended.
         "SPT_NOENV": "1",
