@@ -42,7 +42,7 @@ TOOLS = [
     "pytest",
 ]
 #: Tests of tests/airflow that hold on every Airflow as they are.
-COMMON = ["tests/airflow/test_operator.py", "tests/airflow/test_provider_info.py"]
+COMMON = ["tests/airflow/operators/test_usageplace.py", "tests/airflow/test_provider_info.py"]
 
 
 @nox.session

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
-from airflow_provider_ropo.errors import DeliveriesFailedError, InvalidRowError
+from airflow_provider_ropo.errors import InvalidRowError, RopoError, RopoRejectedError, RopoResponseError
+from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.retry import Ending
 
-#: How many failed events a message names, and how many a summary remembers.
-NAMED, REMEMBERED = 10, 100
+#: How many failed events a message names.
+NAMED = 10
 
 
 class DeliveryStatus(StrEnum):
@@ -35,6 +35,9 @@ class DeliveryStatus(StrEnum):
 GOOD = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.ALREADY_DELIVERED})
 #: Trying again cannot help: somebody has to mend the row.
 PERMANENT = frozenset({DeliveryStatus.REJECTED, DeliveryStatus.INVALID})
+
+#: After one of these an event may yet arrive later, so its place's next events have to wait.
+BLOCKING = frozenset({DeliveryStatus.UNDELIVERED, DeliveryStatus.UNCONFIRMED, DeliveryStatus.HELD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,80 +72,29 @@ class Delivery:
         return f"{self.status}: {name}{self.detail}"
 
 
-class DeliverySummary:
-    """Counts deliveries as they come in, and keeps the first that are not good.
+def delivery_of(event: UsageplaceEvent, ending: Ending[object]) -> Delivery:
+    """Return what became of an event, by how its attempts ended."""
+    error = ending.result
+    if not isinstance(error, RopoError):
+        return end_of(event, DeliveryStatus.DELIVERED, attempts=ending.attempts, seconds=ending.seconds)
+    detail = str(error)
+    if isinstance(error, RopoRejectedError):
+        status = DeliveryStatus.REJECTED
+        if ending.unanswered:
+            detail += " (an earlier attempt went unanswered and may have arrived)"
+    else:
+        status = DeliveryStatus.UNCONFIRMED if ending.unanswered else DeliveryStatus.UNDELIVERED
+    http_status = error.status_code if isinstance(error, RopoResponseError) else None
+    return end_of(event, status, detail, http_status, ending.attempts, ending.seconds)
 
-    :param rows: how many rows were read.
-    :param preview: nothing is posted.
-    """
 
-    def __init__(self, rows: int = 0, *, preview: bool = False) -> None:
-        self.rows = rows
-        self._preview = preview
-        self.failures: list[Delivery] = []
-        #: In a preview, the first payloads that would be posted, without customers' data.
-        self.shown: list[dict[str, Any]] = []
-        self._failed = 0
-        self._counts: Counter[DeliveryStatus] = Counter()
-
-    def add(self, delivery: Delivery) -> None:
-        """Count one delivery."""
-        self._counts[delivery.status] += 1
-        if delivery.status not in GOOD:
-            self._failed += 1
-            if len(self.failures) < REMEMBERED:
-                self.failures.append(delivery)
-
-    def leave(self, count: int) -> None:
-        """Count events that a preview leaves where they are."""
-        self._counts[DeliveryStatus.UNDELIVERED] += count
-
-    def count(self, *statuses: DeliveryStatus) -> int:
-        """Return how many deliveries ended in one of these."""
-        return sum(self._counts[status] for status in statuses)
-
-    @property
-    def events(self) -> int:
-        """What the rows came to; always the sum of the counts."""
-        return self._counts.total()
-
-    @property
-    def not_good(self) -> int:
-        """How many are not at Ropo One; in a preview, of those that would not even be posted."""
-        would = self._counts[DeliveryStatus.UNDELIVERED] if self._preview else 0
-        return self.events - self.count(*GOOD) - would
-
-    def as_dict(self) -> dict[str, int]:
-        """Return what goes to XCom: whole numbers and nothing else."""
-        counts = {status.value: self._counts[status] for status in DeliveryStatus}
-        return {"rows": self.rows, "events": self.events, **counts}
-
-    def failure(self, max_failed: float = 0) -> DeliveriesFailedError | None:
-        """Return the error to end the task with, or None if all is well enough.
-
-        :param max_failed: rejected and invalid events tolerated: a count, or a fraction below 1.
-        """
-        failed = self.count(*PERMANENT)
-        # Divided, not multiplied: 0.29 * 100 is less than 29.
-        share = failed / max(self.events, 1) if max_failed < 1 else failed
-        if not self.worth_a_retry and share <= max_failed:
-            return None
-        return DeliveriesFailedError(str(self), summary=self.as_dict())
-
-    @property
-    def worth_a_retry(self) -> bool:
-        """Is there anything that another run may bring to a good end?"""
-        return self._failed > self.count(*PERMANENT)
-
-    def __str__(self) -> str:
-        """Say the counts, and name the first failures."""
-        counts = {status: f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])}
-        lines = [f"{self.count(*GOOD):,} of {self.events:,} events are at Ropo One: {', '.join(counts.values())}"]
-        if self._preview:
-            counts.pop(DeliveryStatus.UNDELIVERED, None)
-            would = f"{self._counts[DeliveryStatus.UNDELIVERED]:,} of {self.events:,} events would be posted"
-            lines = [f"Preview, nothing was posted: {', '.join([would, *counts.values()])}"]
-        lines += [f"  {failure}" for failure in self.failures[:NAMED]]
-        if self._failed > NAMED:
-            lines.append(f"  … and {self._failed - NAMED:,} more")
-        return "\n".join(lines)
+def end_of(
+    event: UsageplaceEvent,
+    status: DeliveryStatus,
+    detail: str = "",
+    http_status: int | None = None,
+    attempts: int = 0,
+    seconds: tuple[float, ...] = (),
+) -> Delivery:
+    """Return one event's end."""
+    return Delivery(status, event.id, event.usageplacecode, detail, http_status, attempts, seconds)

@@ -21,10 +21,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_ropo.columns import find_timezone
-from airflow_provider_ropo.event import RowReader
-from airflow_provider_ropo.operators.intake import take_query
-from airflow_provider_ropo.spool import Spool
+from airflow_provider_ropo.event.model import RowReader
+from airflow_provider_ropo.intake.reader import take_query
+from airflow_provider_ropo.intake.spool import Spool
+from airflow_provider_ropo.timezones import find_timezone
 
 TABLE = """CREATE TABLE outcome (id TEXT, usageplacecode TEXT, status TEXT, time TIMESTAMP, customernumber TEXT,
     contract_no TEXT, description TEXT, invoicenumber TEXT, jobid INTEGER)"""

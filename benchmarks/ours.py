@@ -15,17 +15,19 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from airflow_provider_ropo.client import RopoClient
-from airflow_provider_ropo.columns import find_timezone
-from airflow_provider_ropo.delivery import DeliveryStatus, DeliverySummary
-from airflow_provider_ropo.dispatch import Dispatcher
+from airflow_provider_ropo.api.client import RopoClient
+from airflow_provider_ropo.api.settings import RopoSettings
+from airflow_provider_ropo.delivery import DeliveryStatus
+from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger_table import LedgerTable
-from airflow_provider_ropo.memory import Memory, NoMemory
-from airflow_provider_ropo.settings import RopoSettings
-from airflow_provider_ropo.spool import Spool
-from airflow_provider_ropo.standing import Claimant, Rules
+from airflow_provider_ropo.intake.spool import Spool
+from airflow_provider_ropo.ledger.decisions import Rules
+from airflow_provider_ropo.ledger.entries import Claimant
+from airflow_provider_ropo.ledger.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger.protocol import Memory, NoMemory
+from airflow_provider_ropo.ledger.table import LedgerTable
+from airflow_provider_ropo.reporting.summary import DeliverySummary
+from airflow_provider_ropo.timezones import find_timezone
 
 ZONE = find_timezone("Europe/Helsinki")
 START = dt.datetime(2024, 1, 4, 10, tzinfo=ZONE)

@@ -16,7 +16,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus, find_timezone
+from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
+from airflow_provider_ropo.timezones import find_timezone
 
 # A slow machine is no bug, and a run leaves nothing behind.
 hypothesis.settings.register_profile("ropo", deadline=None, database=None, print_blob=True)

@@ -1,153 +1,94 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from airflow_provider_ropo.delivery import GOOD, NAMED, REMEMBERED, Delivery, DeliveryStatus, DeliverySummary
-from airflow_provider_ropo.errors import DeliveriesFailedError, InvalidRowError
-
-DELIVERED = DeliveryStatus.DELIVERED
-REJECTED = DeliveryStatus.REJECTED
-INVALID = DeliveryStatus.INVALID
-UNDELIVERED = DeliveryStatus.UNDELIVERED
-
-NOTHING = dict.fromkeys(
-    ["rows", "events", "delivered", "already_delivered", "rejected", "invalid", "undelivered", "unconfirmed", "held"],
-    0,
+from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus, delivery_of, end_of
+from airflow_provider_ropo.errors import (
+    InvalidRowError,
+    RopoAuthenticationError,
+    RopoConnectError,
+    RopoRejectedError,
+    RopoServerError,
+    RopoTimeoutError,
 )
+from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.retry import Ending
 
-
-def summary_of(rows: int = 0, **counts: int) -> DeliverySummary:
-    summary = DeliverySummary(rows)
-    for status, count in counts.items():
-        for number in range(count):
-            summary.add(Delivery(DeliveryStatus(status), f"{status}-{number}", detail="so it is"))
-    return summary
-
-
-def test_counts_of_nothing() -> None:
-    """What goes to XCom has every count, even where there is nothing to count."""
-    assert NOTHING == DeliverySummary().as_dict()
-
-
-def test_counts_add_up() -> None:
-    """Each delivery counts once, under its status, and the counts add up to the events."""
-    counts = summary_of(rows=40, **{status: number for number, status in enumerate(DeliveryStatus, 1)}).as_dict()
-
-    assert list(NOTHING) == list(counts)
-    assert (40, 28) == (counts["rows"], counts["events"])
-    assert [1, 2, 3, 4, 5, 6, 7] == list(counts.values())[2:]
-    assert {int} == {type(value) for value in counts.values()}
-    assert {str} == {type(key) for key in counts}
-
-
-def test_left_events_count() -> None:
-    """Events that a preview leaves count as undelivered, and are no failure of it."""
-    summary = summary_of(rows=5, invalid=1)
-
-    summary.leave(4)
-
-    assert NOTHING | {"rows": 5, "events": 5, "invalid": 1, "undelivered": 4} == summary.as_dict()
-    assert 1 == len(summary.failures)
-    assert not summary.worth_a_retry
+OK = object()
+REJECTED = RopoRejectedError("HTTP 400: unknown code", status_code=400)
+UNWELL = RopoServerError("HTTP 503", status_code=503)
+SILENT = RopoTimeoutError("no answer in 30 s")
+AWAY = RopoConnectError("no route to host")
+REFUSED = RopoAuthenticationError("sign-in refused", status_code=401)
+SILENCE = " (an earlier attempt went unanswered and may have arrived)"
 
 
 def test_delivery_of_an_invalid_row() -> None:
     """A row that never became an event ends as one delivery that names it."""
     delivery = Delivery.of_invalid_row(InvalidRowError("row 7 (id e1)", "time", "is missing", event_id="e1"))
 
-    assert (INVALID, "e1") == (delivery.status, delivery.event_id)
+    assert (DeliveryStatus.INVALID, "e1") == (delivery.status, delivery.event_id)
     assert "invalid: row 7 (id e1): time: is missing" == str(delivery)
 
 
 def test_delivery_in_one_line() -> None:
     """A delivery says its status, its event and why."""
-    delivery = Delivery(REJECTED, "e1", "RE1", "HTTP 400: unknown code", 400, 1)
+    delivery = Delivery(DeliveryStatus.REJECTED, "e1", "RE1", "HTTP 400: unknown code", 400, 1)
 
     assert "rejected: id e1: HTTP 400: unknown code" == str(delivery)
 
 
-@pytest.mark.parametrize("status", sorted(GOOD))
-def test_all_is_well(status: str) -> None:
-    """Events that are at Ropo One are no failure."""
-    assert summary_of(rows=3, **{status: 3}).failure() is None
-
-
-@pytest.mark.parametrize("status", sorted(set(DeliveryStatus) - GOOD))
-def test_one_is_not_well(status: str) -> None:
-    """One event that is not at Ropo One fails the task, with the counts."""
-    failure = summary_of(rows=3, delivered=2, **{status: 1}).failure()
-
-    assert isinstance(failure, DeliveriesFailedError)
-    assert NOTHING | {"rows": 3, "events": 3, "delivered": 2, status: 1} == failure.summary
-    assert f"2 of 3 events are at Ropo One: 2 delivered, 1 {status}" in str(failure)
-    assert f"{status}-0" in str(failure) or status == "invalid"
-
-
 @pytest.mark.parametrize(
-    ("max_failed", "rejected", "invalid", "fails"),
+    ("result", "unanswered", "status", "detail", "http_status"),
     [
-        (0, 0, 1, True),
-        (1, 1, 0, False),
-        (2, 1, 1, False),
-        (2, 2, 1, True),
-        (2.5, 2, 1, True),
-        (0.29, 29, 0, False),
-        (0.29, 29, 1, True),
-        (0.07, 3, 4, False),
-        (0.999, 100, 0, True),
-        (1, 2, 0, True),
-        (100, 60, 40, False),
+        (OK, False, "delivered", "", None),
+        (OK, True, "delivered", "", None),
+        (REJECTED, False, "rejected", "HTTP 400: unknown code", 400),
+        (REJECTED, True, "rejected", "HTTP 400: unknown code" + SILENCE, 400),
+        (UNWELL, False, "undelivered", "HTTP 503", 503),
+        (UNWELL, True, "unconfirmed", "HTTP 503", 503),
+        (AWAY, False, "undelivered", "no route to host", None),
+        (SILENT, True, "unconfirmed", "no answer in 30 s", None),
+        (REFUSED, False, "undelivered", "sign-in refused", 401),
+        (REFUSED, True, "unconfirmed", "sign-in refused", 401),
+    ],
+    ids=[
+        "success",
+        "success after silence",
+        "rejected",
+        "rejected after silence",
+        "unwell",
+        "unwell and silent",
+        "never left",
+        "silent",
+        "refused",
+        "refused after silence",
     ],
 )
-def test_tolerance(max_failed: float, rejected: int, invalid: int, fails: bool) -> None:  # noqa: FBT001
-    """Rejected plus invalid events are tolerated up to a count, or to a fraction of all events, inclusive."""
-    summary = summary_of(rows=100, delivered=100 - rejected - invalid, rejected=rejected, invalid=invalid)
+def test_what_becomes_of_an_event(
+    result: object,
+    status: str,
+    detail: str,
+    http_status: int | None,
+    *,
+    unanswered: bool,
+    make_event: Callable[..., UsageplaceEvent],
+) -> None:
+    """How the attempts ended says what became of the event: one that may have arrived is unconfirmed."""
+    delivery = delivery_of(make_event("a1", "A"), Ending(result, 2, unanswered))
 
-    assert fails is (summary.failure(max_failed) is not None)
-
-
-@pytest.mark.parametrize("status", ["undelivered", "unconfirmed", "held"])
-@pytest.mark.parametrize("max_failed", [0.99, 1000])
-def test_tolerance_is_for_what_is_final(status: str, max_failed: float) -> None:
-    """What another run may deliver is never tolerated away."""
-    assert summary_of(delivered=99, **{status: 1}).failure(max_failed) is not None
-
-
-@pytest.mark.parametrize(
-    ("counts", "expected"),
-    [
-        ({"delivered": 3}, False),
-        ({"rejected": 1, "invalid": 2}, False),
-        ({"rejected": 1, "undelivered": 1}, True),
-        ({"unconfirmed": 1}, True),
-        ({"held": 1}, True),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
-)
-def test_worth_a_retry(counts: dict[str, int], expected: bool) -> None:  # noqa: FBT001
-    """Another run can help unless everything that failed is final."""
-    assert expected is summary_of(**counts).worth_a_retry
+    assert Delivery(DeliveryStatus(status), "a1", "A", detail, http_status, 2) == delivery
 
 
-def test_worth_a_retry_beyond_the_named() -> None:
-    """A transient failure counts even where the message has no room to name it."""
-    assert summary_of(rejected=NAMED + 5, undelivered=1).worth_a_retry
+def test_end_without_an_attempt(make_event: Callable[..., UsageplaceEvent]) -> None:
+    """An event that was not tried has an end too."""
+    assert Delivery(DeliveryStatus.HELD, "a1", "A", "why", None, 0) == end_of(
+        make_event("a1", "A"), DeliveryStatus.HELD, "why"
+    )
 
 
-def test_message_names_the_first() -> None:
-    """The message names the first failures, and says how many more there are."""
-    lines = str(summary_of(rows=2000, delivered=1234, rejected=NAMED + 5)).splitlines()
-
-    assert "1,234 of 1,249 events are at Ropo One: 1,234 delivered, 15 rejected" == lines[0]
-    assert [f"  rejected: id rejected-{number}: so it is" for number in range(NAMED)] == lines[1:-1]
-    assert "  … and 5 more" == lines[-1]
-
-
-def test_message_of_few() -> None:
-    """Where all failures are named, no more are spoken of."""
-    assert 1 + NAMED == len(str(summary_of(invalid=NAMED)).splitlines())
-
-
-def test_failures_kept_are_few() -> None:
-    """However many fail, the summary keeps a handful: memory stays flat."""
-    assert REMEMBERED == len(summary_of(undelivered=500).failures)
+def test_what_holds_a_place() -> None:
+    """A place's next events wait for one that may yet arrive, and for no other."""
+    assert {"undelivered", "unconfirmed", "held"} == set(BLOCKING)

@@ -17,9 +17,9 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 
 from airflow_provider_ropo.cli.ledger import not_delivered
 from airflow_provider_ropo.cli.run import find_task, imagine_run, on_its_own, render
-from airflow_provider_ropo.delivery import DeliverySummary
 from airflow_provider_ropo.errors import RopoError
 from airflow_provider_ropo.hooks.ropo import RopoHook
+from airflow_provider_ropo.reporting.summary import DeliverySummary
 
 
 @action_cli(check_db=False)

@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from airflow_provider_ropo.delivery import GOOD
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.ledger_table import LedgerTable, define
-from airflow_provider_ropo.operators.databases import database_hook
+from airflow_provider_ropo.ledger.schema import define
+from airflow_provider_ropo.ledger.table import LedgerTable
+from airflow_provider_ropo.task.connections import database_hook
 
 _SHOWN = (
     "event_id",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
-    Asset,
     Context,
     DecoratedOperator,
     TaskDecorator,
@@ -17,16 +15,14 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_ropo.delivery import DeliverySummary
 from airflow_provider_ropo.errors import RopoConfigurationError, RopoError
-from airflow_provider_ropo.operators.intake import HiddenRows
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
-from airflow_provider_ropo.window import OTHER_DATES, RUN_DATES, RunDates
+from airflow_provider_ropo.reporting.summary import DeliverySummary
+from airflow_provider_ropo.task.data_interval import OTHER_DATES, RUN_DATES, RunDates
+from airflow_provider_ropo.task.redaction import HiddenRows, Veiled, unveiled, veil
 
 #: The operator's parameters that say where rows come from: here, that is the function.
 _NOT_HERE = ("sql", "sql_conn_id", "parameters", "sql_hook_params", "events")
-#: What is shown of a task's arguments.
-_PLAIN = (str, int, float, dt.date, dt.time, dt.timedelta, Asset, type(None))
 
 
 def usageplace_events_task(python_callable: Callable[..., Any] | None = None, **parameters: Any) -> TaskDecorator:  # noqa: ANN401
@@ -82,8 +78,8 @@ class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperato
     def deliver(self, context: Context, *, preview: bool) -> tuple[DeliverySummary, RopoError | None]:
         """Read what the function gives, set in order, post."""
         # The arguments are shown by now: the function gets them as they are.
-        self.op_args = [_unveiled(value) for value in self.op_args]
-        self.op_kwargs = {name: _unveiled(value) for name, value in self.op_kwargs.items()}
+        self.op_args = [unveiled(value) for value in self.op_args]
+        self.op_kwargs = {name: unveiled(value) for name, value in self.op_kwargs.items()}
         self._note_dates(context)
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
@@ -101,12 +97,12 @@ class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperato
         if content is self.op_kwargs and seen_oids:
             # What other tasks handed over to a mapped task is here already, and in place: Airflow logs a field that
             # cannot be rendered as it stands.
-            self.op_kwargs.update({name: _Veiled(arg) for name, arg in content.items() if id(arg) in seen_oids})
+            self.op_kwargs.update({name: Veiled(arg) for name, arg in content.items() if id(arg) in seen_oids})
         rendered = super().render_template(content, context, jinja_env, seen_oids)
         if content is self.op_kwargs:
-            return {name: _veil(content[name], value) for name, value in rendered.items()}
+            return {name: veil(content[name], value) for name, value in rendered.items()}
         if content is self.op_args:
-            return [_veil(given, value) for given, value in zip(content, rendered, strict=True)]
+            return [veil(given, value) for given, value in zip(content, rendered, strict=True)]
         return rendered
 
     @staticmethod
@@ -145,24 +141,3 @@ class _Given(Iterable[Mapping[str, Any]]):
             if not isinstance(row, Mapping):
                 raise RopoConfigurationError(f"{must}; item {number} is a {type(row).__name__}")
             yield row
-
-
-class _Veiled:
-    """An argument, kept out of the Rendered Templates view: it may hold customers' data."""
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        """Say what kind of thing it is, and nothing of it."""
-        return f"{type(self.value).__name__}, not shown: it may hold customers' data"
-
-
-def _veil(given: object, value: object) -> object:
-    """Return an argument as it is shown: as it is if it is plain, and the DAG's author wrote it."""
-    is_plain = isinstance(given, _PLAIN) and isinstance(value, _PLAIN)
-    return value if is_plain or isinstance(value, _Veiled) else _Veiled(value)
-
-
-def _unveiled(value: object) -> object:
-    return value.value if isinstance(value, _Veiled) else value

@@ -8,15 +8,14 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow.providers.common.compat.sdk import mask_secret as keep_out_of_logs
 
-from airflow_provider_ropo.answer import Receipt
-from airflow_provider_ropo.attempts import persist
-from airflow_provider_ropo.backoff import Backoff
-from airflow_provider_ropo.client import RopoClient
-from airflow_provider_ropo.columns import find_timezone
+from airflow_provider_ropo.api.client import RopoClient
+from airflow_provider_ropo.api.responses import Receipt
+from airflow_provider_ropo.api.settings import RopoSettings
 from airflow_provider_ropo.errors import RopoConfigurationError, RopoError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.provider_info import CONNECTION_TYPE
-from airflow_provider_ropo.settings import RopoSettings
+from airflow_provider_ropo.retry import Backoff, persist
+from airflow_provider_ropo.timezones import find_timezone
 
 
 class RopoHook(BaseHook):

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import attrs
 from airflow.providers.common.compat.sdk import AirflowPlugin, BaseOperator, BaseOperatorLink, TaskInstanceKey, XCom
 
-from airflow_provider_ropo.report import REPORT_KEY
+from airflow_provider_ropo.reporting.report import REPORT_KEY
 
 log = logging.getLogger(__name__)
 

@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, Context
 from jinja2 import Undefined
 
-from airflow_provider_ropo.columns import find_timezone
-from airflow_provider_ropo.delivery import Delivery, DeliverySummary
+from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.errors import DeliveriesFailedError, RopoError
-from airflow_provider_ropo.event import RowReader
+from airflow_provider_ropo.event.model import RowReader
 from airflow_provider_ropo.hooks.ropo import RopoHook
-from airflow_provider_ropo.ledger import DeliveryLedger
+from airflow_provider_ropo.intake.reader import take_mappings, take_query
+from airflow_provider_ropo.intake.spool import Spool
+from airflow_provider_ropo.ledger.decisions import OnUnconfirmed, Redeliver, Rules
+from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.links.ropo import LINKS
-from airflow_provider_ropo.operators import parameters as parameter_rules
-from airflow_provider_ropo.operators import retry
-from airflow_provider_ropo.operators.databases import claimant_of, database_hook, open_ledger
-from airflow_provider_ropo.operators.final import final, mistakes_are_final
-from airflow_provider_ropo.operators.intake import HiddenRows, take_mappings, take_query
-from airflow_provider_ropo.operators.lineage import openlineage_of, tell_assets
-from airflow_provider_ropo.operators.parameters import are_rows, flag
-from airflow_provider_ropo.operators.posting import Posting, preview_posts
-from airflow_provider_ropo.operators.showing import shown_in
-from airflow_provider_ropo.operators.telemetry import Telemetry
-from airflow_provider_ropo.report import Report
-from airflow_provider_ropo.spool import Spool
-from airflow_provider_ropo.standing import OnUnconfirmed, Redeliver, Rules
-from airflow_provider_ropo.window import RunDates, refuse_empty_window
+from airflow_provider_ropo.pipeline import Posting, preview_posts
+from airflow_provider_ropo.reporting.report import Report
+from airflow_provider_ropo.reporting.summary import DeliverySummary
+from airflow_provider_ropo.task import options, retry_policy
+from airflow_provider_ropo.task.connections import claimant_of, database_hook, open_ledger
+from airflow_provider_ropo.task.data_interval import RunDates, refuse_empty_window
+from airflow_provider_ropo.task.lineage import openlineage_of, tell_assets
+from airflow_provider_ropo.task.metrics import Telemetry
+from airflow_provider_ropo.task.no_retry import final, mistakes_are_final
+from airflow_provider_ropo.task.options import are_rows, flag
+from airflow_provider_ropo.task.redaction import HiddenRows
+from airflow_provider_ropo.task.report_publisher import shown_in
+from airflow_provider_ropo.timezones import find_timezone
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -112,7 +113,7 @@ class UsageplaceEventOperator(BaseOperator):
         **kwargs: Any,  # noqa: ANN401 - as Airflow's
     ) -> None:
         super().__init__(**kwargs)
-        retry.obey_ropo(self)
+        retry_policy.obey_ropo(self)
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
@@ -135,7 +136,7 @@ class UsageplaceEventOperator(BaseOperator):
         self.preview = preview
         self._dates_used: dict[str, Any] = {}
         self._stop: threading.Event | None = None
-        parameter_rules.check(self)
+        options.check(self)
 
     def execute(self, context: Context) -> dict[str, int]:
         """Read, set in order, post, report."""
@@ -177,7 +178,9 @@ class UsageplaceEventOperator(BaseOperator):
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return what is read and where it goes; Airflow's OpenLineage provider asks when the task starts."""
-        return openlineage_of(self)
+        return openlineage_of(
+            self.sql, self.sql_conn_id, self.sql_hook_params, self.parameters, ropo_conn_id=self.ropo_conn_id
+        )
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:  # noqa: ANN401
         """Render the templates, noting which of the run's dates they use."""
@@ -249,9 +252,10 @@ class UsageplaceEventOperator(BaseOperator):
             preview_posts(spool, known, report.summary, jobid_as_string=hook.settings.jobid_as_string)
             return None
         posting = Posting(
-            hook,
+            hook.get_conn(),
             report,
             ledger,
+            jobid_as_string=hook.settings.jobid_as_string,
             max_workers=self.max_workers,
             rate_limit=self.rate_limit,
             stop=stop,

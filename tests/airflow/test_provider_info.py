@@ -17,9 +17,9 @@ import jsonschema
 import pytest
 from airflow.providers_manager import ProvidersManager
 
+from airflow_provider_ropo.api.settings import DEFAULT_TIMEOUT, EXTRAS, RopoSettings
 from airflow_provider_ropo.hooks.ropo import RopoHook
 from airflow_provider_ropo.provider_info import CONNECTION_TYPE, get_provider_info
-from airflow_provider_ropo.settings import DEFAULT_TIMEOUT, EXTRAS, RopoSettings
 
 SCHEMAS = Path(airflow.__file__).parent
 FIELDS = CONNECTION_TYPE["conn-fields"]

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -199,12 +200,17 @@ def test_the_sandbox_starts_as_it_says() -> None:
     assert "http://127.0.0.1:" in said
 
 
-def test_the_picture_of_the_floors_has_every_module() -> None:
-    """Who reads the code finds each file of the core in the picture, and nothing that is not there."""
-    drawn = set(re.findall(r"\w+\.py", block("cli/")))
-    there = {file.name for file in (ROOT / "airflow_provider_ropo").glob("*.py")} - {"__init__.py"}
+def test_the_picture_of_the_layers_is_the_checked_one() -> None:
+    """The picture has the layers that the import contract holds, in its order, with every file and folder."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    checked = [set(layer.split(" | ")) for layer in pyproject["tool"]["importlinter"]["contracts"][0]["layers"]]
+    package = ROOT / "airflow_provider_ropo"
 
-    assert there == drawn - {"usageplace.py", "ropo.py"}
+    drawn = [set(re.findall(r"(\w+)(?:/|\.py)(?=\s|$)", line)) for line in block("cli/").splitlines()]
+
+    assert checked == [layer for layer in drawn if layer]
+    there = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert there - {"__init__"} == set().union(*checked)
 
 
 def test_every_parameter_is_in_the_readme() -> None:

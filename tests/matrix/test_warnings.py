@@ -7,7 +7,7 @@ import warnings
 import pytest
 from installed import Airflow
 
-from airflow_provider_ropo import event
+from airflow_provider_ropo.event import model
 
 
 @pytest.mark.parametrize("canary", ["parse", "run"])
@@ -23,4 +23,4 @@ def test_a_warning_of_ours_is_noticed(airflow: Airflow, monkeypatch: pytest.Monk
 def test_a_warning_of_ours_is_an_error_in_these_tests() -> None:
     """Within pytest's own process, where the tests of the operator run, the same warning is raised."""
     with pytest.raises(DeprecationWarning, match="a canary"):
-        warnings.warn_explicit("a canary", DeprecationWarning, event.__file__, 1, module=event.__name__)
+        warnings.warn_explicit("a canary", DeprecationWarning, model.__file__, 1, module=model.__name__)

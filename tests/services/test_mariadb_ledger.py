@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_ropo.client import RopoClient
+from airflow_provider_ropo.api.client import RopoClient
+from airflow_provider_ropo.api.settings import RopoSettings
 from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
-from airflow_provider_ropo.dispatch import Dispatcher
+from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.errors import RopoLedgerError
-from airflow_provider_ropo.event import RowReader, UsageplaceEvent, find_timezone
-from airflow_provider_ropo.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger_table import LedgerTable
+from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.event.model import RowReader
+from airflow_provider_ropo.intake.query import run_query
+from airflow_provider_ropo.intake.spool import Spool
+from airflow_provider_ropo.ledger.decisions import Rules, Verdict
+from airflow_provider_ropo.ledger.entries import Claimant
+from airflow_provider_ropo.ledger.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.sandbox import Sandbox
-from airflow_provider_ropo.settings import RopoSettings
-from airflow_provider_ropo.source import run_query
-from airflow_provider_ropo.spool import Spool
-from airflow_provider_ropo.standing import Claimant, Rules, Verdict
+from airflow_provider_ropo.timezones import find_timezone
 
 ME = Claimant("dag", "report", "run_1", -1, 1)
 LATER = ME._replace(run_id="run_2")

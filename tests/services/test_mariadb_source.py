@@ -9,7 +9,7 @@ import pymysql
 import pytest
 
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.source import FETCH_SIZE, run_query
+from airflow_provider_ropo.intake.query import FETCH_SIZE, run_query
 
 # MariaDB's sequences are tables that make themselves up.
 SERIES = "SELECT seq AS id, repeat('x', 100) AS filler FROM seq_1_to_{count}"

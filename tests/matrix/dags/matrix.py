@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 from airflow.providers.common.compat.sdk import DAG, task
 
-from airflow_provider_ropo import event
+from airflow_provider_ropo.event import model
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def warn() -> None:
-    warnings.warn_explicit("a canary", DeprecationWarning, event.__file__, 1, registry={})
+    warnings.warn_explicit("a canary", DeprecationWarning, model.__file__, 1, registry={})
 
 
 if os.environ.get("CANARY") == "parse":

@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_ropo.delivery import Delivery
-from airflow_provider_ropo.dispatch import Dispatcher
+from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger_table import LedgerTable
-from airflow_provider_ropo.standing import Claimant, Rules
+from airflow_provider_ropo.ledger.decisions import Rules
+from airflow_provider_ropo.ledger.entries import Claimant
+from airflow_provider_ropo.ledger.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger.table import LedgerTable
 
 # How fakesnow asks DuckDB.
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")

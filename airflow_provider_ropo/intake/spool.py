@@ -1,0 +1,236 @@
+"""Set events in order, on disk: one per id, its invoices gathered, by time within a usage place.
+
+A million events fit into the memory of ten. The spool is a private temporary SQLite database that the
+operating system removes with the process, however that ends: no customer's data stays behind.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import groupby, islice
+from operator import itemgetter
+from types import TracebackType
+from typing import Any, Self
+
+from airflow_provider_ropo.errors import InvalidRowError
+from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus
+from airflow_provider_ropo.event.model import row_label
+
+BATCH = 2_000
+#: Events of a lane that are in memory at a time.
+PAGE = 64
+#: More invoices than anyone has; it keeps one event from filling the memory.
+MAX_INVOICES = 10_000
+
+_TOO_MANY = f"is that of an event with more than {MAX_INVOICES:,} invoices"
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+# Nothing is ever rolled back, and nobody else reads it.
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE event (
+    number INTEGER PRIMARY KEY, id, usageplacecode, status, time, customernumber, contract_no, description, invoices
+);
+CREATE TABLE invalid (number INTEGER PRIMARY KEY, id, usageplacecode, row, column_name, reason);
+"""
+_INSERT_EVENT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_INVALID = "INSERT INTO invalid VALUES (?, ?, ?, ?, ?, ?)"
+_GIVE_UP = """
+INSERT INTO invalid SELECT number, id, usageplacecode, row_label(number, id), 'id', ? FROM event WHERE id = ?
+"""
+_COLUMNS = "id, usageplacecode, status, time, customernumber, contract_no, description, invoices"
+
+# Ids that several rows share, or share with a row that is invalid: what they come to is settled one by one.
+_SHARED = """
+CREATE INDEX event_id ON event (id);
+CREATE INDEX lane ON event (usageplacecode, time, number);
+CREATE INDEX invalid_id ON invalid (id);
+CREATE TABLE shared AS
+    SELECT id FROM event GROUP BY id HAVING count(*) > 1
+    UNION SELECT id FROM event WHERE id IN (SELECT id FROM invalid);
+"""
+_LANES = f"""
+SELECT {_COLUMNS}, min(time) OVER (PARTITION BY usageplacecode) AS lane_start, number
+FROM event ORDER BY lane_start, usageplacecode, time, number
+"""
+_REST_OF_LANE = f"""
+SELECT {_COLUMNS}, NULL, number FROM event
+WHERE usageplacecode = ? AND (time, number) > (?, ?) ORDER BY time, number LIMIT ?
+"""
+
+
+class Spool:
+    """Takes events in reading order, gives them back in sending order.
+
+    :param zone: the time zone of the events' times.
+    """
+
+    def __init__(self, zone: dt.tzinfo) -> None:
+        self._zone = zone
+        self._gathers = False
+        self._events: list[tuple[Any, ...]] = []
+        self._invalid: list[tuple[Any, ...]] = []
+        # An empty name: SQLite's own temporary database, on disk, private, gone with the connection.
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.create_function("row_label", 2, row_label)
+        self._database.executescript(_SCHEMA)
+        self._database.execute("BEGIN")
+
+    def __enter__(self) -> Self:
+        """Return the spool itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the spool."""
+        self._database.close()
+
+    def add(self, number: int, event: UsageplaceEvent) -> None:
+        """Take the event of a row.
+
+        :param number: the row's number in reading order.
+        """
+        invoices = event.invoices
+        if len(invoices) > MAX_INVOICES:
+            label, place = row_label(number, event.id), event.usageplacecode
+            self.reject(number, InvalidRowError(label, "id", _TOO_MANY, event_id=event.id, usageplacecode=place))
+            return
+        self._events.append(
+            (
+                number,
+                event.id,
+                event.usageplacecode,
+                event.status.value,
+                (event.time - _EPOCH) // _MICROSECOND,
+                event.customernumber,
+                event.contract_no,
+                event.description,
+                json.dumps([(invoice.invoicenumber, invoice.jobid) for invoice in invoices]) if invoices else None,
+            )
+        )
+        if len(self._events) >= BATCH:
+            self._flush()
+
+    def reject(self, number: int, error: InvalidRowError) -> None:
+        """Take a row that cannot become an event."""
+        self._invalid.append((number, error.event_id, error.usageplacecode, error.row, error.column, error.reason))
+        if len(self._invalid) >= BATCH:
+            self._flush()
+
+    def settle(self, *, gathers: bool) -> None:
+        """Make one event of what belongs together, and none of what contradicts itself, after the last row.
+
+        :param gathers: rows of one id that differ in their invoices alone are one event.
+        """
+        self._gathers = gathers
+        self._flush()
+        self._database.executescript(_SHARED)
+        self._database.execute("BEGIN")
+        last = 0
+        while batch := self._all("SELECT rowid, id FROM shared WHERE rowid > ? LIMIT ?", last, BATCH):
+            for _rowid, event_id in batch:
+                self._settle_one(event_id)
+            last = batch[-1][0]
+
+    def invalid(self) -> Iterator[InvalidRowError]:
+        """Yield the rows that never became an event, in reading order."""
+        query = "SELECT row, column_name, reason, id, usageplacecode FROM invalid ORDER BY number"
+        for row, column, reason, event_id, place in self._database.execute(query):
+            yield InvalidRowError(row, column, reason, event_id=event_id, usageplacecode=place)
+
+    def count(self) -> int:
+        """Return the number of events to send."""
+        return int(self._all("SELECT count(*) FROM event")[0][0])
+
+    def lanes(self) -> Iterator[Iterator[UsageplaceEvent]]:
+        """Yield each usage place's events by time, then reading order; the place whose first is oldest first.
+
+        Lanes may be read side by side. Of each, only a few events are in memory.
+        """
+        for _place, rows in groupby(self._database.execute(_LANES), key=itemgetter(1)):
+            yield self._lane(list(islice(rows, PAGE)))
+
+    def _lane(self, page: list[tuple[Any, ...]]) -> Iterator[UsageplaceEvent]:
+        while page:
+            yield from map(self._event, page)
+            last = page[-1]
+            page = self._all(_REST_OF_LANE, *last[1:2], *last[3:4], *last[-1:], PAGE) if len(page) == PAGE else []
+
+    def _event(self, row: tuple[Any, ...]) -> UsageplaceEvent:
+        event_id, code, status, time, customernumber, contract_no, description, invoices, *_ = row
+        return UsageplaceEvent(
+            event_id,
+            code,
+            UsageplaceStatus(status),
+            (_EPOCH + time * _MICROSECOND).astimezone(self._zone),
+            customernumber,
+            contract_no,
+            description,
+            tuple(Invoice(*invoice) for invoice in json.loads(invoices)) if invoices else (),
+        )
+
+    def _settle_one(self, event_id: str) -> None:
+        """Settle the rows that share an id: one event, or all invalid."""
+        culprit = self._all(
+            "SELECT row, column_name, reason FROM invalid WHERE id = ? ORDER BY number LIMIT 1", event_id
+        )
+        if culprit:
+            row, column, reason = culprit[0]
+            self._give_up(event_id, f"belongs to an event with an invalid row ({row}: {column}: {reason})")
+            return
+        query = f"SELECT number, {_COLUMNS} FROM event WHERE id = ? ORDER BY number"
+        with closing(self._database.execute(query, (event_id,))) as rows:
+            number, *first = next(rows)
+            invoices = dict.fromkeys(_invoices(first))
+            reason = ""
+            for _number, *other in rows:
+                invoices.update(dict.fromkeys(_invoices(other)))
+                reason = _contradiction(first, other, ignore_invoices=self._gathers)
+                if not reason and len(invoices) > MAX_INVOICES:
+                    reason = _TOO_MANY
+                if reason:
+                    break
+        if reason:
+            self._give_up(event_id, reason)
+        else:
+            self._gather(event_id, number, json.dumps(list(invoices)) if invoices else None)
+
+    def _gather(self, event_id: str, number: int, invoices: str | None) -> None:
+        self._database.execute("UPDATE event SET invoices = ? WHERE number = ?", (invoices, number))
+        self._database.execute("DELETE FROM event WHERE id = ? AND number <> ?", (event_id, number))
+
+    def _give_up(self, event_id: str, reason: str) -> None:
+        self._database.execute(_GIVE_UP, (reason, event_id))
+        self._database.execute("DELETE FROM event WHERE id = ?", (event_id,))
+
+    def _flush(self) -> None:
+        self._database.executemany(_INSERT_EVENT, self._events)
+        self._database.executemany(_INSERT_INVALID, self._invalid)
+        self._events.clear()
+        self._invalid.clear()
+
+    def _all(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return self._database.execute(query, parameters).fetchall()
+
+
+def _invoices(row: list[Any]) -> list[tuple[str | None, int | None]]:
+    return [tuple(invoice) for invoice in json.loads(row[-1])] if row[-1] else []
+
+
+def _contradiction(first: list[Any], other: list[Any], *, ignore_invoices: bool) -> str:
+    """Name the fields in which two rows would tell Ropo One different things, if there are any."""
+    names = _COLUMNS.split(", ")
+    pairs = dict(zip(names, zip(first, other, strict=True), strict=True))
+    # Ropo One is told whole seconds.
+    pairs["time"] = (first[3] // 1_000_000, other[3] // 1_000_000)
+    if ignore_invoices:
+        del pairs["invoices"]
+    names = sorted(name for name, (one, another) in pairs.items() if one != another)
+    return f"stands on another row with a different {', '.join(names)}" if names else ""

@@ -1,0 +1,169 @@
+"""How far a run is, and what became of it: for the log now and then, and for whoever shows it to a person."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import math
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from airflow_provider_ropo.delivery import Delivery
+from airflow_provider_ropo.errors import RopoError
+from airflow_provider_ropo.reporting.summary import DeliverySummary
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two lines in the log, and between two reports shown while events are posted.
+LOG_EVERY, SHOW_EVERY = 10.0, 3.0
+#: So many times as long as it takes to show a report, none is shown: the posting stands still meanwhile.
+REST = 20
+#: Characters of a text that are enough for a report, which has to stay small.
+LONGEST = 300
+READING, POSTING, ENDED = "reading", "posting", "ended"
+#: The XCom that holds a run's report, as :meth:`Report.as_dict` makes it.
+REPORT_KEY = "ropo_report"
+
+
+class Report:
+    """Follows one run, from reading to its end; a context manager, whose end is the run's.
+
+    :param summary: the counts, which others keep.
+    :param show: shows the report to a person, and returns whether it could: called at each step, and every few
+        seconds while events are posted.
+    :param clock: seconds, from any start.
+    :param preview: nothing is posted.
+    """
+
+    def __init__(
+        self,
+        summary: DeliverySummary,
+        show: Callable[[dict[str, Any]], bool] = lambda _report: True,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        preview: bool = False,
+    ) -> None:
+        self.summary = summary
+        self._show = show
+        self._clock = clock
+        self._about: dict[str, str | bool] = {"preview": preview}
+        self._state = READING
+        self._stopped_by: BaseException | None = None
+        self._total = self._landed = 0
+        self._started = self._logged = self._show_again = clock()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._say()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """End: what is known by then is the last word."""
+        self._state = ENDED
+        self._stopped_by = error or self._stopped_by
+        self._say()
+
+    def about(self, *, server: str) -> None:
+        """Note where the events go."""
+        self._about["server"] = server
+
+    def post(self, total: int) -> None:
+        """Begin to post so many events."""
+        self._state, self._total = POSTING, total
+        self._started = self._logged = self._clock()
+        if self._show_again < math.inf:
+            self._say()
+
+    def landed(self, delivery: Delivery) -> None:
+        """Count one more event that has come to its end."""
+        self._landed += 1
+        self.summary.add(delivery)
+
+    @property
+    def is_due(self) -> bool:
+        """Is it time to say how far it is?"""
+        now = self._clock()
+        return now - self._logged >= LOG_EVERY or now >= self._show_again
+
+    def say(self) -> None:
+        """Say how far it is: in the log, and to whoever looks, each if it is due."""
+        now = self._clock()
+        if now - self._logged >= LOG_EVERY:
+            self._logged = now
+            self._log()
+        if now >= self._show_again:
+            self._say()
+
+    @property
+    def left(self) -> int:
+        """How many events have not come to their end."""
+        return self._total - self._landed
+
+    def stop(self, error: BaseException) -> None:
+        """Note why nothing more is posted."""
+        self._stopped_by = error
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain data; no customer's data is in it."""
+        return {
+            "state": self._state,
+            **self._about,
+            "counts": self.summary.as_dict(),
+            **self.progress(),
+            "stopped": None if self._stopped_by is None else _shortened(_in_words(self._stopped_by)),
+            "failures": [
+                {
+                    "id": _shortened(failure.event_id),
+                    "usageplacecode": _shortened(failure.usageplacecode),
+                    "status": failure.status.value,
+                    "detail": _shortened(failure.detail),
+                    "http_status": failure.http_status,
+                }
+                for failure in self.summary.failures
+            ],
+            "updated_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """Return how far it is: events done of the total, not good, done a second, and seconds left."""
+        took = max(self._clock() - self._started, 0.001)
+        rate = self._landed / took
+        return {
+            "total": self._total,
+            "done": self._landed,
+            "not_good": self.summary.not_good,
+            "per_second": round(rate, 1),
+            "seconds_left": round(self.left / rate) if rate else None,
+        }
+
+    def _log(self) -> None:
+        figures = self.progress()
+        left = figures["seconds_left"]
+        log.info(
+            "Posted %s of %s events, %.1f a second, %s not good%s",
+            f"{figures['done']:,}",
+            f"{figures['total']:,}",
+            figures["per_second"],
+            f"{figures['not_good']:,}",
+            "" if left is None else f", about {left:,} s left",
+        )
+
+    def _say(self) -> None:
+        began = self._clock()
+        could = self._show(self.as_dict())
+        ended = self._clock()
+        # What could not be shown is tried again at the end only: to find that out may take long.
+        self._show_again = ended + max(SHOW_EVERY, REST * (ended - began)) if could else math.inf
+
+
+def _shortened(text: str | None) -> str | None:
+    return text if text is None or len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _in_words(error: BaseException) -> str:
+    """Return an error's words where they are our own; a database's may quote what nobody should read."""
+    return str(error) if isinstance(error, RopoError) else f"{type(error).__name__}; the task's log says more"

@@ -1,0 +1,91 @@
+"""What became of all events together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from airflow_provider_ropo.delivery import GOOD, NAMED, PERMANENT, Delivery, DeliveryStatus
+from airflow_provider_ropo.errors import DeliveriesFailedError
+
+#: How many failed events a summary remembers.
+REMEMBERED = 100
+
+
+class DeliverySummary:
+    """Counts deliveries as they come in, and keeps the first that are not good.
+
+    :param rows: how many rows were read.
+    :param preview: nothing is posted.
+    """
+
+    def __init__(self, rows: int = 0, *, preview: bool = False) -> None:
+        self.rows = rows
+        self._preview = preview
+        self.failures: list[Delivery] = []
+        #: In a preview, the first payloads that would be posted, without customers' data.
+        self.shown: list[dict[str, Any]] = []
+        self._failed = 0
+        self._counts: Counter[DeliveryStatus] = Counter()
+
+    def add(self, delivery: Delivery) -> None:
+        """Count one delivery."""
+        self._counts[delivery.status] += 1
+        if delivery.status not in GOOD:
+            self._failed += 1
+            if len(self.failures) < REMEMBERED:
+                self.failures.append(delivery)
+
+    def leave(self, count: int) -> None:
+        """Count events that a preview leaves where they are."""
+        self._counts[DeliveryStatus.UNDELIVERED] += count
+
+    def count(self, *statuses: DeliveryStatus) -> int:
+        """Return how many deliveries ended in one of these."""
+        return sum(self._counts[status] for status in statuses)
+
+    @property
+    def events(self) -> int:
+        """What the rows came to; always the sum of the counts."""
+        return self._counts.total()
+
+    @property
+    def not_good(self) -> int:
+        """How many are not at Ropo One; in a preview, of those that would not even be posted."""
+        would = self._counts[DeliveryStatus.UNDELIVERED] if self._preview else 0
+        return self.events - self.count(*GOOD) - would
+
+    def as_dict(self) -> dict[str, int]:
+        """Return what goes to XCom: whole numbers and nothing else."""
+        counts = {status.value: self._counts[status] for status in DeliveryStatus}
+        return {"rows": self.rows, "events": self.events, **counts}
+
+    def failure(self, max_failed: float = 0) -> DeliveriesFailedError | None:
+        """Return the error to end the task with, or None if all is well enough.
+
+        :param max_failed: rejected and invalid events tolerated: a count, or a fraction below 1.
+        """
+        failed = self.count(*PERMANENT)
+        # Divided, not multiplied: 0.29 * 100 is less than 29.
+        share = failed / max(self.events, 1) if max_failed < 1 else failed
+        if not self.worth_a_retry and share <= max_failed:
+            return None
+        return DeliveriesFailedError(str(self), summary=self.as_dict())
+
+    @property
+    def worth_a_retry(self) -> bool:
+        """Is there anything that another run may bring to a good end?"""
+        return self._failed > self.count(*PERMANENT)
+
+    def __str__(self) -> str:
+        """Say the counts, and name the first failures."""
+        counts = {status: f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])}
+        lines = [f"{self.count(*GOOD):,} of {self.events:,} events are at Ropo One: {', '.join(counts.values())}"]
+        if self._preview:
+            counts.pop(DeliveryStatus.UNDELIVERED, None)
+            would = f"{self._counts[DeliveryStatus.UNDELIVERED]:,} of {self.events:,} events would be posted"
+            lines = [f"Preview, nothing was posted: {', '.join([would, *counts.values()])}"]
+        lines += [f"  {failure}" for failure in self.failures[:NAMED]]
+        if self._failed > NAMED:
+            lines.append(f"  … and {self._failed - NAMED:,} more")
+        return "\n".join(lines)

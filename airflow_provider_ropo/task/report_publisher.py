@@ -1,0 +1,44 @@
+"""A run's report, left where Airflow's pages and its REST API find it while the task runs, and after."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from airflow.providers.common.compat.sdk import Context
+
+from airflow_provider_ropo.reporting.report import REPORT_KEY
+
+log = logging.getLogger(__name__)
+
+#: In the task's state store (Airflow 3.3): how far the run is.
+PROGRESS_KEY = "ropo_progress"
+
+
+def shown_in(context: Context, *, as_xcom: bool) -> Callable[[dict[str, Any]], bool]:
+    """Return what shows a report to whoever looks at this task instance, and says whether it could.
+
+    A report that cannot be shown stops nothing: it is said in the log, once, and the run goes on.
+
+    :param as_xcom: the task pushes XComs.
+    """
+    task_instance = context.get("ti") if as_xcom else None
+    state_store = context.get("task_state_store")
+    working = True
+
+    def show(report: dict[str, Any]) -> bool:
+        nonlocal working
+        try:
+            if task_instance is not None:
+                task_instance.xcom_push(key=REPORT_KEY, value=report)
+            if state_store is not None:
+                state_store.set(PROGRESS_KEY, {key: value for key, value in report.items() if key != "failures"})
+        except Exception as error:  # noqa: BLE001 - Airflow's API server may answer with anything
+            if working:
+                log.warning("the report cannot be shown in Airflow's pages (%s: %s)", type(error).__name__, error)
+            working = False
+            return False
+        return True
+
+    return show

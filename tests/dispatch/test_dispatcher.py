@@ -1,0 +1,1167 @@
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import random
+import signal
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pytest
+from hypothesis import event as note
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus
+from airflow_provider_ropo.dispatch.circuit_breaker import HOPELESS
+from airflow_provider_ropo.dispatch.dispatcher import CLAIM, CLAIM_PER_LANE, LAST_WAIT, LOOK_UP, Dispatcher
+from airflow_provider_ropo.errors import (
+    InvalidRowError,
+    RopoAuthenticationError,
+    RopoConfigurationError,
+    RopoConnectError,
+    RopoError,
+    RopoLedgerError,
+    RopoRejectedError,
+    RopoServerError,
+    RopoTimeoutError,
+    RopoUnavailableError,
+    SupersededError,
+)
+from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
+from airflow_provider_ropo.ledger.decisions import STATUS, Standing, Verdict
+from airflow_provider_ropo.ledger.protocol import Memory, NoMemory
+from airflow_provider_ropo.reporting.report import Report
+from airflow_provider_ropo.reporting.summary import DeliverySummary
+from airflow_provider_ropo.retry import Backoff
+
+BACKOFF = Backoff(max_attempts=3, first=0.001, spread=lambda: 1.0)
+NOON = dt.datetime(2024, 1, 4, 12, tzinfo=dt.UTC)
+#: Longer than anything here takes, unless it hangs.
+SOON = 5.0
+
+REJECTED = RopoRejectedError("HTTP 400: unknown code", status_code=400)
+UNWELL = RopoServerError("HTTP 503", status_code=503)
+SILENT = RopoTimeoutError("no answer in 30 s")
+AWAY = RopoConnectError("no route to host")
+REFUSED = RopoAuthenticationError("sign-in refused", status_code=401)
+NO_LEDGER = RopoLedgerError("the ledger could not be reached")
+OK = None
+Answers = Sequence[RopoError | None]
+
+SEND = Standing(Verdict.SEND)
+LOST = Standing(Verdict.SEND, unconfirmed=True, detail="may have arrived already")
+KNOWN = Standing(Verdict.ALREADY_DELIVERED)
+CHANGED = Standing(Verdict.CHANGED, detail="differs")
+ELSEWHERE = Standing(Verdict.ELSEWHERE, detail="run r2 is sending it")
+HOLD = Standing(Verdict.UNCONFIRMED, unconfirmed=True, detail="may have arrived already")
+
+
+class InterruptedByAirflow(BaseException):
+    """As Airflow's own timeout: not an Exception, so that no library swallows it."""
+
+
+def events(place: str, count: int = 1) -> list[UsageplaceEvent]:
+    return [UsageplaceEvent(f"{place}{number}", place, UsageplaceStatus.CONNECTED, NOON) for number in range(count)]
+
+
+def single_lanes(count: int, name: str = "P") -> list[list[UsageplaceEvent]]:
+    return [events(f"{name}{number}-") for number in range(count)]
+
+
+class Ropo:
+    """Stands in for the client: answers each event as written, else with success, and sees who came and when.
+
+    :param answers: event id → an answer for each attempt, an error or None.
+    :param pace: how many seconds an answer takes.
+    """
+
+    def __init__(
+        self,
+        answers: Mapping[str, Sequence[BaseException | None]] | None = None,
+        pace: Callable[[], float] | None = None,
+    ) -> None:
+        self._answers = {event_id: list(each) for event_id, each in (answers or {}).items()}
+        self._pace = pace
+        self._lock = threading.Lock()
+        self._here: Counter[str] = Counter()
+        self.came: list[str] = []
+        self.most_at_once = 0
+        self.overlaps: list[str] = []
+
+    def __call__(self, event: UsageplaceEvent) -> None:
+        with self._lock:
+            self.came.append(event.id)
+            self._here[event.usageplacecode] += 1
+            self.most_at_once = max(self.most_at_once, self._here.total())
+            if self._here[event.usageplacecode] > 1:
+                self.overlaps.append(event.id)
+            answers = self._answers.get(event.id)
+            answer = answers.pop(0) if answers else OK
+        try:
+            if self._pace is not None:
+                time.sleep(self._pace())
+            if answer is not None:
+                raise answer
+        finally:
+            with self._lock:
+                self._here[event.usageplacecode] -= 1
+
+    def came_of(self, place: str) -> list[str]:
+        return [event_id for event_id in self.came if event_id.startswith(place)]
+
+
+class Book:
+    """Stands in for the ledger: tells how events stand as written, and notes what it is told.
+
+    :param standings: event id → how it stands when it is looked up; others are to be sent.
+    :param claims: event id → how it stands when it is claimed; others as they stood before.
+    :param fails: what to raise: method → the number of the call from which on it fails, and the error.
+    :param recovers: it fails that one time only.
+    """
+
+    def __init__(
+        self,
+        standings: Mapping[str, Standing] | None = None,
+        claims: Mapping[str, Standing] | None = None,
+        *,
+        fails: Mapping[str, tuple[int, BaseException]] | None = None,
+        recovers: bool = False,
+    ) -> None:
+        self._standings = standings or {}
+        self._claims = claims or {}
+        self._fails = fails or {}
+        self._recovers = recovers
+        self.calls: Counter[str] = Counter()
+        self.threads: set[int] = set()
+        self.claimed: list[str] = []
+        self.refused: list[str] = []
+        self.recorded: dict[str, list[str]] = defaultdict(list)
+        self.failed = threading.Event()
+
+    def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+        self._called("look_up")
+        return [self._standings.get(event.id, SEND) for event in events]
+
+    def claim(self, events: Sequence[tuple[UsageplaceEvent, Standing]]) -> list[Standing]:
+        self._called("claim")
+        standings = [self._claims.get(event.id, before) for event, before in events]
+        for (event, before), standing in zip(events, standings, strict=True):
+            assert before.verdict is Verdict.SEND
+            (self.claimed if standing.verdict is Verdict.SEND else self.refused).append(event.id)
+        return standings
+
+    def record(self, deliveries: Iterable[tuple[UsageplaceEvent, Delivery]]) -> None:
+        self._called("record")
+        for event, delivery in deliveries:
+            assert event.id == delivery.event_id
+            self.recorded[event.id].append(delivery.status.value)
+
+    def _called(self, method: str) -> None:
+        self.calls[method] += 1
+        self.threads.add(threading.get_ident())
+        at, error = self._fails.get(method, (0, NO_LEDGER))
+        if at and (self.calls[method] == at or (self.calls[method] > at and not self._recovers)):
+            self.failed.set()
+            raise error
+
+
+class Run(NamedTuple):
+    """What came of a run."""
+
+    landed: list[Delivery]
+    error: BaseException | None
+    seconds: float
+
+    @property
+    def ends(self) -> dict[str | None, str]:
+        """Each event's end; it has exactly one."""
+        assert len(self.landed) == len({delivery.event_id for delivery in self.landed})
+        return {delivery.event_id: delivery.status.value for delivery in self.landed}
+
+    @property
+    def details(self) -> dict[str | None, str]:
+        return {delivery.event_id: delivery.detail for delivery in self.landed}
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(self.ends.values())
+
+
+def run(
+    lanes: Iterable[Iterable[UsageplaceEvent]],
+    send: Callable[[UsageplaceEvent], object],
+    memory: Memory | None = None,
+    *,
+    workers: int = 4,
+    stop: threading.Event | None = None,
+    backoff: Backoff = BACKOFF,
+    landed: Callable[[Delivery], None] | None = None,
+    report: Report | None = None,
+) -> Run:
+    """Run a dispatcher, and hand back what landed and what it raised."""
+    deliveries: list[Delivery] = []
+    caller = threading.get_ident()
+    stop = stop or threading.Event()
+
+    def land(delivery: Delivery) -> None:
+        assert caller == threading.get_ident()
+        deliveries.append(delivery)
+        if landed is not None:
+            landed(delivery)
+
+    dispatcher = Dispatcher(
+        send, land, memory=memory or NoMemory(), max_workers=workers, stop=stop, backoff=backoff, report=report
+    )
+    started = time.monotonic()
+    error: BaseException | None = None
+    try:
+        dispatcher.run(lanes)
+    except BaseException as raised:  # noqa: BLE001 - it is handed back
+        error = raised
+    assert stop.is_set()
+    return Run(deliveries, error, time.monotonic() - started)
+
+
+@pytest.fixture
+def lanes() -> list[list[UsageplaceEvent]]:
+    """Return two usage places: one with the events A0, A1, A2, one with B0."""
+    return [events("A", 3), events("B")]
+
+
+# One place after another
+
+
+def test_everything_arrives(lanes: list[list[UsageplaceEvent]]) -> None:
+    """Every event is posted once, those of a place in their order, and each says so."""
+    ropo = Ropo()
+
+    done = run(lanes, ropo)
+
+    assert ["A0", "A1", "A2"] == ropo.came_of("A")
+    assert ["B0"] == ropo.came_of("B")
+    assert Delivery(DeliveryStatus.DELIVERED, "A2", "A", "", None, 1) == done.landed[-1]
+    assert {"delivered": 4} == done.counts
+    assert done.error is None
+
+
+def test_no_events() -> None:
+    """Where there is nothing to send, nothing happens, at once; empty lanes are nothing."""
+    book = Book()
+
+    nothings: list[list[list[UsageplaceEvent]]] = [[], [[], []]]
+    for nothing in nothings:
+        done = run(nothing, Ropo(), book)
+        assert ([], None) == (done.landed, done.error)
+        assert done.seconds < SOON / 2
+    assert {} == book.calls
+
+
+@pytest.mark.parametrize("error", [UNWELL, SILENT, AWAY], ids=lambda error: type(error).__name__)
+def test_transient_failure_passes(error: RopoError, lanes: list[list[UsageplaceEvent]]) -> None:
+    """What may pass is tried again before the place's next event."""
+    ropo = Ropo({"A0": [error, error]})
+
+    done = run(lanes, ropo)
+
+    assert ["A0", "A0", "A0", "A1", "A2"] == ropo.came_of("A")
+    assert {"delivered": 4} == done.counts
+    assert [3] == [delivery.attempts for delivery in done.landed if delivery.event_id == "A0"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "end", "http_status"),
+    [
+        ([AWAY, AWAY, AWAY], "undelivered", None),
+        ([SILENT, SILENT, SILENT], "unconfirmed", None),
+        ([SILENT, UNWELL, UNWELL], "unconfirmed", 503),
+        ([UNWELL, SILENT, AWAY], "unconfirmed", None),
+        ([UNWELL, UNWELL, UNWELL], "undelivered", 503),
+    ],
+    ids=["never left", "silent", "silent once", "silent in between", "unwell"],
+)
+def test_what_did_not_arrive_holds_its_place(
+    answers: list[RopoError], end: str, http_status: int | None, lanes: list[list[UsageplaceEvent]]
+) -> None:
+    """When the attempts are used up, the place's later events are held, unsent; other places go on."""
+    ropo = Ropo({"A0": answers})
+
+    done = run(lanes, ropo)
+
+    assert ["A0", "A0", "A0"] == ropo.came_of("A")
+    assert {"A0": end, "A1": "held", "A2": "held", "B0": "delivered"} == done.ends
+    assert [(http_status, 3)] == [(each.http_status, each.attempts) for each in done.landed if each.event_id == "A0"]
+    assert "waits for the earlier event A0" == done.details["A1"]
+    assert done.error is None
+
+
+def test_long_place_is_held_to_its_end() -> None:
+    """Held are also the events of the place that had not been looked at yet; what was delivered before stays so."""
+    ropo = Ropo({"A20": [UNWELL] * 3})
+
+    done = run([events("A", 2_000)], ropo)
+
+    assert {"delivered": 20, "undelivered": 1, "held": 1_979} == done.counts
+    assert {"waits for the earlier event A20"} == {done.details[f"A{number}"] for number in range(21, 2_000)}
+    assert 23 == len(ropo.came)
+
+
+def test_rejection_is_final(lanes: list[list[UsageplaceEvent]]) -> None:
+    """What Ropo One says no to is not tried again, and does not hold its place's later events."""
+    ropo = Ropo({"A0": [REJECTED]})
+
+    done = run(lanes, ropo)
+
+    assert ["A0", "A1", "A2"] == ropo.came_of("A")
+    assert {"A0": "rejected", "A1": "delivered", "A2": "delivered", "B0": "delivered"} == done.ends
+
+
+class Load(NamedTuple):
+    """Places with their numbers of events, what is answered to each event, and a seed for the pace."""
+
+    sizes: list[int]
+    answers: dict[str, Answers]
+    seed: int
+
+
+@st.composite
+def loads(draw: st.DrawFn) -> Load:
+    """Make many small places and a hot one, so few that their failures alone are not hopeless."""
+    sizes = draw(st.lists(st.integers(1, 6), max_size=HOPELESS - 3))
+    sizes.insert(draw(st.integers(0, len(sizes))), draw(st.integers(1, 60)))
+    ids = st.sampled_from([event.id for lane in lanes_of(sizes) for event in lane])
+    answer = st.sampled_from([UNWELL, SILENT, AWAY, REJECTED, OK])
+    some: st.SearchStrategy[Answers] = st.lists(answer, min_size=1, max_size=3)
+    return Load(sizes, draw(st.dictionaries(ids, some, max_size=sum(sizes) // 3)), draw(st.integers(0, 99)))
+
+
+def lanes_of(sizes: Sequence[int]) -> list[list[UsageplaceEvent]]:
+    return [events(f"P{place}-", size) for place, size in enumerate(sizes)]
+
+
+def journey(answers: Answers, *, unconfirmed: bool = False) -> tuple[int, str]:
+    """Say how many attempts such answers make, and how they end."""
+    for attempt in range(1, BACKOFF.max_attempts + 1):
+        answer = answers[attempt - 1] if attempt <= len(answers) else OK
+        if answer is OK:
+            return attempt, "delivered"
+        if answer is REJECTED:
+            return attempt, "rejected"
+        unconfirmed = unconfirmed or answer is SILENT
+    return attempt, "unconfirmed" if unconfirmed else "undelivered"
+
+
+@settings(max_examples=60)
+@given(load=loads(), workers=st.integers(1, 8))
+def test_order_holds_whatever_happens(load: Load, workers: int) -> None:
+    """Each place's events come in their order, one at a time, as far as the one that did not arrive."""
+    moods = random.Random(load.seed)  # noqa: S311 - no secret
+    ropo = Ropo(load.answers, pace=lambda: moods.choice([0.0, 0.0, 0.0005, 0.002]))
+    came: list[str] = []
+    ends: dict[str, str] = {}
+    for lane in lanes_of(load.sizes):
+        holds = False
+        for event in lane:
+            attempts, ends[event.id] = journey(load.answers.get(event.id, []))
+            if holds:
+                attempts, ends[event.id] = 0, "held"
+            came += [event.id] * attempts
+            holds = holds or ends[event.id] in BLOCKING
+
+    done = run(lanes_of(load.sizes), ropo, workers=workers)
+
+    assert came == [event_id for place in range(len(load.sizes)) for event_id in ropo.came_of(f"P{place}-")]
+    assert ends == done.ends
+    assert [] == ropo.overlaps
+    assert ropo.most_at_once <= workers
+    assert done.error is None
+    note(f"held: {'held' in ends.values()}")
+
+
+# Side by side
+
+
+def hot_lanes_first() -> list[list[UsageplaceEvent]]:
+    return [*(events(f"H{number}-", 40) for number in range(4)), *single_lanes(12)]
+
+
+@pytest.mark.parametrize(
+    "lanes",
+    [single_lanes(64), [events(f"H{number}-", 8) for number in range(8)], hot_lanes_first()],
+    ids=["many places", "few places", "busy places first"],
+)
+def test_all_workers_work(lanes: list[list[UsageplaceEvent]]) -> None:
+    """As many events are on their way at once as there are workers, where there is work for them, and no more."""
+    workers = 8
+    full = threading.Event()
+    ropo = Ropo(pace=lambda: 0.001)
+    here: list[str] = []
+
+    def send(event: UsageplaceEvent) -> None:
+        here.append(event.id)
+        if len(here) == workers:
+            full.set()
+        # Nobody leaves before all are there.
+        assert full.wait(SOON)
+        ropo(event)
+
+    done = run(lanes, send, workers=workers)
+
+    assert done.error is None
+    assert sum(map(len, lanes)) == done.counts["delivered"]
+    assert 2 <= ropo.most_at_once <= workers
+
+
+def test_retries_do_not_stop_others() -> None:
+    """While an event waits for its next attempt, the other places go on."""
+    ropo = Ropo({"A0": [UNWELL]})
+    patient = Backoff(max_attempts=3, first=0.3, spread=lambda: 1.0)
+
+    run([events("A", 2), *single_lanes(100)], ropo, workers=2, backoff=patient)
+
+    assert ["A0", "A1"] == ropo.came[-2:]
+    assert "A0" in ropo.came[:2]
+
+
+def test_memory_is_not_waited_for_by_those_under_way() -> None:
+    """While many known events are looked up, the places under way go on, and what landed is remembered."""
+    known = {f"K{number}": KNOWN for number in range(20_000)}
+    landed: list[str] = []
+
+    class SlowBook(Book):
+        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+            time.sleep(0.005)
+            return super().look_up(events)
+
+    book = SlowBook(known)
+    hot, backlog = events("A", CLAIM_PER_LANE), [UsageplaceEvent(i, i, UsageplaceStatus.CONNECTED, NOON) for i in known]
+    done = run([hot, backlog], Ropo(), book, landed=lambda delivery: landed.append(str(delivery.event_id)))
+
+    assert {"delivered": CLAIM_PER_LANE, "already_delivered": 20_000} == done.counts
+    assert landed.index(hot[-1].id) < 10_000
+
+
+# Bounded
+
+
+class Source:
+    """Lanes without end, which notice how far they are read ahead of what has landed."""
+
+    def __init__(self, enough: int) -> None:
+        self.stop = threading.Event()
+        self._enough = enough
+        self._read = 0
+        self._landed = 0
+        self.ahead = 0
+
+    def lane(self, place: str, count: int) -> Iterator[UsageplaceEvent]:
+        for number in range(count):
+            self._read += 1
+            self.ahead = max(self.ahead, self._read - self._landed)
+            yield UsageplaceEvent(f"{place}{number}", place, UsageplaceStatus.CONNECTED, NOON)
+
+    def landed(self, _delivery: Delivery) -> None:
+        self._landed += 1
+        if self._landed == self._enough:
+            self.stop.set()
+
+
+@pytest.mark.parametrize("known", [0, 3_000], ids=["all new", "the first known"])
+@pytest.mark.parametrize(
+    "sizes",
+    [lambda: (1 for _ in range(1_000_000)), lambda: iter([100_000]), lambda: iter([100_000, *[1] * 100_000])],
+    ids=["a million places", "a hot place", "a hot place among many"],
+)
+def test_reads_little_ahead(sizes: Callable[[], Iterator[int]], known: int) -> None:
+    """However many events there are, and however many of one place, only a bounded number is read ahead."""
+    source = Source(enough=known + 1_500)
+
+    class FirstKnown(Book):
+        left = known
+
+        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+            first = min(len(events), self.left)
+            self.left -= first
+            return [KNOWN] * first + super().look_up(events)[first:]
+
+    lanes = (source.lane(f"P{place}-", size) for place, size in enumerate(sizes()))
+
+    done = run(lanes, Ropo(), FirstKnown(), stop=source.stop, landed=source.landed)
+
+    assert known + 1_500 <= len(done.landed)
+    assert source.ahead <= (2 * LOOK_UP + 2 * CLAIM if known else 3 * CLAIM)
+
+
+def test_held_events_are_read_little_ahead() -> None:
+    """A hot place whose first event did not arrive is held to its end without being read into memory."""
+    source = Source(enough=-1)
+
+    done = run([source.lane("A", 20_000)], Ropo({"A0": [AWAY] * 3}), landed=source.landed)
+
+    assert {"undelivered": 1, "held": 19_999} == done.counts
+    assert source.ahead <= 2 * LOOK_UP
+
+
+def test_ledger_is_asked_in_batches() -> None:
+    """Look-ups, claims and records grow with events by the batch, not with events."""
+    for lanes in (single_lanes(3_200), [events(f"H{number}-", 200) for number in range(16)]):
+        book = Book()
+
+        done = run(lanes, Ropo(), book, workers=8)
+
+        assert {"delivered": 3_200} == done.counts
+        for method in ("look_up", "claim", "record"):
+            assert book.calls[method] <= 3_200 / 16 + done.seconds * 8, method
+
+
+def test_many_known_events_are_looked_up_many_at_a_time() -> None:
+    """While most events are known, many are looked up at once, and never more than once."""
+    ids = [f"K{number}" for number in range(50_000)]
+    book = Book(dict.fromkeys(ids, KNOWN))
+    ropo = Ropo()
+    backlog = [[UsageplaceEvent(event_id, event_id, UsageplaceStatus.CONNECTED, NOON)] for event_id in ids]
+
+    done = run(backlog, ropo, book)
+
+    assert {"already_delivered": 50_000} == done.counts
+    assert [] == ropo.came
+    assert book.calls["look_up"] <= 50_000 / LOOK_UP + 2
+    assert done.seconds < 2 * SOON, "it waits for nobody"
+
+
+def test_many_look_ups_end_with_the_known_events() -> None:
+    """Where the known events end, no more are looked up than are claimed."""
+    known = single_lanes(2_000)
+    book = Book({lane[0].id: KNOWN for lane in known})
+    looked_up: list[str] = []
+
+    class Counting(Book):
+        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+            looked_up.extend(event.id for event in events)
+            return book.look_up(events)
+
+    done = run([*known, *single_lanes(3_000, "N")], Ropo(), Counting())
+
+    assert {"already_delivered": 2_000, "delivered": 3_000} == done.counts
+    assert len(looked_up) <= 5_000 + 8 * LOOK_UP
+
+
+def test_little_is_claimed_ahead() -> None:
+    """However many are looked up, few are claimed at a time, and few of one place: a kill leaves them unconfirmed."""
+    known, more_known = single_lanes(3_000), single_lanes(3_000, "K")
+    sizes: list[int] = []
+    most_of_a_place = 0
+
+    class Counting(Book):
+        def claim(self, events: Sequence[tuple[UsageplaceEvent, Standing]]) -> list[Standing]:
+            nonlocal most_of_a_place
+            sizes.append(len(events))
+            most_of_a_place = max(most_of_a_place, *Counter(event.usageplacecode for event, _ in events).values())
+            return super().claim(events)
+
+    book = Counting({lane[0].id: KNOWN for lane in [*known, *more_known]})
+    done = run([*known, *single_lanes(1_000, "N"), *more_known, events("A", 1_000)], Ropo(), book)
+
+    assert {"already_delivered": 6_000, "delivered": 2_000} == done.counts
+    assert CLAIM == max(sizes)
+    assert CLAIM_PER_LANE == most_of_a_place
+
+
+# Stops
+
+
+@contextmanager
+def set_after(seconds: float, stop: threading.Event) -> Iterator[None]:
+    timer = threading.Timer(seconds, stop.set)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_stop() -> None:
+    """Told to stop from elsewhere, it sends nothing new, waits for what is in flight, and lets go of the rest."""
+    stop = threading.Event()
+    ropo = Ropo(pace=lambda: 0.05)
+    late: list[str] = []
+
+    def send(event: UsageplaceEvent) -> None:
+        if stop.is_set():
+            late.append(event.id)
+        ropo(event)
+
+    book = Book()
+    with set_after(0.12, stop):
+        done = run([events(f"P{number}-", 5) for number in range(100)], send, book, stop=stop)
+
+    assert len(late) <= 4, "but for what each worker is just about to send"
+    assert done.error is None
+    assert done.seconds < 1
+    assert set(book.claimed) == set(done.ends)
+    assert {event_id: "delivered" if event_id in ropo.came else "undelivered" for event_id in book.claimed} == done.ends
+    assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
+    assert {"", "not sent: the run was stopped"} == set(done.details.values())
+
+
+def test_stop_before_the_start() -> None:
+    """Told to stop before it has begun, it sends and claims nothing."""
+    stop = threading.Event()
+    stop.set()
+    ropo, book = Ropo(), Book()
+
+    done = run(single_lanes(9), ropo, book, stop=stop)
+
+    assert ([], [], [], None) == (done.landed, ropo.came, book.claimed, done.error)
+
+
+def test_stop_leaves_what_may_have_arrived_unconfirmed() -> None:
+    """A claimed event that was not sent is unconfirmed if an earlier run's attempt may have arrived."""
+    stop = threading.Event()
+    book = Book(dict.fromkeys(["A1", "A3"], LOST))
+
+    done = run([events("A", 5)], lambda _event: stop.set(), book, stop=stop)
+
+    expected = {"A0": "delivered", "A1": "unconfirmed", "A2": "undelivered", "A3": "unconfirmed", "A4": "undelivered"}
+    assert expected == done.ends
+    assert {event_id: [end] for event_id, end in expected.items()} == book.recorded
+
+
+def test_stop_ends_the_waits() -> None:
+    """A wait for the next attempt ends when told to stop, and with it the attempts."""
+    stop = threading.Event()
+    ropo = Ropo({"A0": [UNWELL] * 3, "B0": [SILENT] * 3})
+    slow = Backoff(max_attempts=3, first=60.0, longest=60.0)
+
+    with set_after(0.1, stop):
+        done = run([events("A", 2), events("B")], ropo, stop=stop, backoff=slow)
+
+    assert ["A0", "B0"] == sorted(ropo.came)
+    assert {"A0": "undelivered", "A1": "held", "B0": "unconfirmed"} == done.ends
+    assert done.seconds < 1
+
+
+def test_stop_does_not_wait_for_ever() -> None:
+    """What hangs is unconfirmed after a few seconds; what was to be sent behind it is not sent."""
+    stop, release = threading.Event(), threading.Event()
+    came: list[str] = []
+
+    def send(event: UsageplaceEvent) -> None:
+        came.append(event.id)
+        release.wait(60)
+
+    book = Book()
+    try:
+        with set_after(0.05, stop):
+            done = run([events(f"P{number}-", 2) for number in range(20)], send, book, workers=2, stop=stop)
+    finally:
+        release.set()
+
+    assert LAST_WAIT <= done.seconds < LAST_WAIT + 0.9
+    assert 2 == len(came)
+    assert set(came) == {event_id for event_id, end in done.ends.items() if end == "unconfirmed"}
+    assert set(book.claimed) - set(came) == {event_id for event_id, end in done.ends.items() if end == "undelivered"}
+    assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
+    assert "no answer yet when the run was stopped" == done.details[came[0]]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, InterruptedByAirflow, ZeroDivisionError])
+def test_interrupted_while_it_counts(kind: type[BaseException]) -> None:
+    """Interrupted while an end is counted, it winds down, remembers every end, and the interruption goes on."""
+    ropo, book = Ropo(pace=lambda: 0.005), Book()
+    interruption = kind()
+    seen: list[str] = []
+
+    def landed(delivery: Delivery) -> None:
+        seen.append(str(delivery.event_id))
+        if len(seen) == 20:
+            raise interruption
+
+    done = run([events(f"P{number}-", 5) for number in range(50)], ropo, book, landed=landed)
+
+    assert interruption is done.error
+    assert set(book.claimed) == set(done.ends)
+    assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
+    assert set(ropo.came) == {event_id for event_id, end in done.ends.items() if end == "delivered"}
+    assert len(ropo.came) < 40
+
+
+def test_interrupted_while_refused_claims_are_counted() -> None:
+    """Interrupted while the refused ones of a claim are counted, it forgets none that it has claimed."""
+    lanes = single_lanes(CLAIM)
+    book = Book(claims={"P3-0": ELSEWHERE})
+
+    def landed(delivery: Delivery) -> None:
+        if delivery.event_id == "P3-0":
+            raise KeyboardInterrupt
+
+    ropo = Ropo()
+    done = run(lanes, ropo, book, landed=landed)
+
+    assert isinstance(done.error, KeyboardInterrupt)
+    assert [] == ropo.came
+    assert {"held": 1, "undelivered": CLAIM - 1} == done.counts
+    assert set(book.claimed) == set(book.recorded)
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Raise in this thread after so long, as Airflow does when a task's time is up."""
+
+    def ring(*_args: object) -> None:
+        raise InterruptedByAirflow
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_interrupted_by_a_signal() -> None:
+    """When a task's time is up, what is in flight is waited for and remembered, and the interruption goes on."""
+    ropo, book = Ropo(pace=lambda: 0.03), Book()
+
+    with alarm(0.1):
+        done = run([events(f"P{number}-", 5) for number in range(100)], ropo, book)
+
+    assert isinstance(done.error, InterruptedByAirflow)
+    assert set(book.claimed) == set(book.recorded)
+    assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
+    assert set(ropo.came) <= {event_id for event_id, end in done.ends.items() if end in {"delivered", "unconfirmed"}}
+
+
+def test_interrupted_in_a_claim() -> None:
+    """Interrupted while it claims, it remembers that none of the claimed events was sent."""
+
+    class Slow(Book):
+        def claim(self, events: Sequence[tuple[UsageplaceEvent, Standing]]) -> list[Standing]:
+            standings = super().claim(events)
+            time.sleep(SOON)
+            return standings
+
+    book, ropo = Slow({"P1-0": LOST}), Ropo()
+    with alarm(0.1):
+        done = run(single_lanes(9), ropo, book)
+
+    assert isinstance(done.error, InterruptedByAirflow)
+    assert done.seconds < 1
+    assert [] == ropo.came
+    assert 9 == len(book.claimed)
+    assert {event_id: ["undelivered"] for event_id in book.claimed} | {"P1-0": ["unconfirmed"]} == book.recorded
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        ZeroDivisionError("no"),
+        KeyError("jobid"),
+        RopoConfigurationError("no password"),
+        InvalidRowError("row 1", "id", "no"),
+        KeyboardInterrupt(),
+    ],
+    ids=lambda bug: type(bug).__name__,
+)
+def test_bug_comes_out_as_itself(bug: BaseException, lanes: list[list[UsageplaceEvent]]) -> None:
+    """Only an answer, or the lack of one, is an event's end: anything else comes out as it is, and ends the run."""
+    book, ropo = Book(), Ropo({"A1": [bug]})
+
+    done = run(lanes, ropo, book)
+
+    assert bug is done.error
+    assert {"A0": "delivered", "A1": "unconfirmed", "A2": "undelivered", "B0": "delivered"} == done.ends
+    assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
+    assert ["A0", "A1"] == ropo.came_of("A")
+
+
+def test_bug_beside_a_stop_comes_out() -> None:
+    """A bug that shows while the run is being stopped is not lost."""
+    stop = threading.Event()
+    bug = ZeroDivisionError("no")
+
+    def send(_event: UsageplaceEvent) -> None:
+        assert stop.wait(SOON)
+        time.sleep(0.3)
+        raise bug
+
+    with set_after(0.02, stop):
+        done = run([events("A", 2)], send, stop=stop)
+
+    assert bug is done.error
+    assert {"A0": "unconfirmed", "A1": "undelivered"} == done.ends
+
+
+@pytest.mark.parametrize(
+    ("answers", "end"), [([REFUSED], "undelivered"), ([SILENT, REFUSED], "unconfirmed")], ids=["first", "later"]
+)
+def test_refused_sign_in_stops_the_run(answers: list[RopoError], end: str) -> None:
+    """A refused sign-in ends the posting, and is raised when the rest has been let go of."""
+    ropo, book = Ropo({"P30-0": answers}, pace=lambda: 0.002), Book()
+
+    done = run(single_lanes(1_000), ropo, book)
+
+    assert REFUSED is done.error
+    assert end == done.ends["P30-0"]
+    assert {event_id for event_id in ropo.came if event_id != "P30-0"} == {
+        event_id for event_id, status in done.ends.items() if status == "delivered"
+    }
+    assert len(ropo.came) < 50
+    assert set(book.claimed) == set(book.recorded)
+
+
+def test_refused_sign_in_is_tried_by_nobody_else() -> None:
+    """Once sign-in was refused, nothing more is sent, even while the calling thread is busy."""
+    ropo = Ropo({"P1-0": [REFUSED]})
+
+    done = run(single_lanes(50), ropo, workers=1, landed=lambda _delivery: time.sleep(0.05), backoff=BACKOFF)
+
+    assert REFUSED is done.error
+    assert ["P0-0", "P1-0"] == ropo.came
+
+
+def test_hopeless() -> None:
+    """When so many events in a row did not arrive, the run ends early, and says why."""
+    ropo, book = Ropo({f"P{number}-0": [AWAY] * 3 for number in range(1_000)}), Book()
+
+    done = run(single_lanes(1_000), ropo, book)
+
+    assert isinstance(done.error, RopoUnavailableError)
+    assert f"{HOPELESS} events in a row did not arrive, so the run ends early; the last: no route to host" == str(
+        done.error
+    )
+    assert {"undelivered"} == set(done.ends.values())
+    assert HOPELESS <= len(set(ropo.came)) <= HOPELESS + 4
+    assert set(book.claimed) == set(book.recorded)
+
+
+@pytest.mark.parametrize("answer", [OK, REJECTED], ids=["delivered", "rejected"])
+def test_an_answer_is_hope(answer: RopoError | None) -> None:
+    """As long as Ropo One answers for one event now and then, the run goes on."""
+    lanes = single_lanes(200)
+    bad: dict[str, Answers] = {event.id: [AWAY] * 3 for number, (event,) in enumerate(lanes) if number % (HOPELESS - 1)}
+    good: dict[str, Answers] = {event.id: [answer] for (event,) in lanes if event.id not in bad}
+
+    done = run(lanes, Ropo(bad | good), workers=1)
+
+    assert done.error is None
+    assert len(bad) == done.counts["undelivered"]
+
+
+def test_held_events_are_no_sign_of_hopelessness() -> None:
+    """That an event waits for another says nothing about Ropo One."""
+    done = run([events("A", 500), events("B")], Ropo({"A0": [AWAY] * 3}), workers=1)
+
+    assert done.error is None
+    assert {"undelivered": 1, "held": 499, "delivered": 1} == done.counts
+
+
+def test_stop_is_no_sign_of_hopelessness() -> None:
+    """Attempts that a stop broke off say nothing about Ropo One."""
+    stop = threading.Event()
+    lanes = single_lanes(40)
+    slow = Backoff(max_attempts=3, first=60.0, longest=60.0)
+
+    with set_after(0.1, stop):
+        done = run(lanes, Ropo({event.id: [AWAY] * 3 for (event,) in lanes}), workers=40, stop=stop, backoff=slow)
+
+    assert done.error is None
+    assert {"undelivered": 40} == done.counts
+
+
+# With a memory
+
+
+def test_nothing_is_sent_before_it_is_claimed() -> None:
+    """An event is sent only after it was claimed; each claimed one gets exactly one record: what landed."""
+    book = Book()
+    ropo = Ropo({"P3-2": [UNWELL] * 3, "P5-1": [REJECTED], "P7-0": [SILENT] * 3})
+    unclaimed: list[str] = []
+
+    def send(event: UsageplaceEvent) -> None:
+        if event.id not in book.claimed:
+            unclaimed.append(event.id)
+        ropo(event)
+
+    done = run([events(f"P{number}-", 30) for number in range(10)], send, book)
+
+    assert [] == unclaimed
+    assert 300 == len(done.ends)
+    assert len(book.claimed) == len(set(book.claimed))
+    assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
+    assert {threading.get_ident()} == book.threads
+
+
+@pytest.mark.parametrize(
+    ("standing", "end", "later", "written"),
+    [
+        (KNOWN, "already_delivered", "delivered", False),
+        (CHANGED, "invalid", "delivered", False),
+        (ELSEWHERE, "held", "held", False),
+        (HOLD, "unconfirmed", "held", True),
+    ],
+    ids=["known", "changed", "elsewhere", "may have arrived"],
+)
+def test_known_event(standing: Standing, end: str, later: str, *, written: bool) -> None:
+    """A known event is not sent; those before it are, those behind it unless they have to wait for it."""
+    book, ropo = Book({"A2": standing}), Ropo()
+
+    done = run([events("A", 5), events("B")], ropo, book)
+
+    ends = {"A0": "delivered", "A1": "delivered", "A2": end, "A3": later, "A4": later}
+    assert {**ends, "B0": "delivered"} == done.ends
+    assert [event_id for event_id in ends if ends[event_id] == "delivered"] == ropo.came_of("A")
+    assert standing.detail == done.details["A2"]
+    assert "A2" not in book.claimed
+    assert ([end] if written else []) == book.recorded["A2"]
+    assert [later] == book.recorded["A4"]
+    assert ("waits for the earlier event A2" if later == "held" else "") == done.details["A4"]
+
+
+@pytest.mark.parametrize(
+    ("standing", "end", "later"),
+    [
+        (ELSEWHERE, "held", "held"),
+        (HOLD, "unconfirmed", "held"),
+        (KNOWN, "already_delivered", "delivered"),
+        (CHANGED, "invalid", "delivered"),
+    ],
+    ids=["elsewhere", "may have arrived", "known", "changed"],
+)
+def test_claim_is_refused(standing: Standing, end: str, later: str) -> None:
+    """An event whose claim is refused is not sent, nor are those behind it if they have to wait for it."""
+    book, ropo = Book(claims={"A2": standing}), Ropo()
+
+    done = run([events("A", 20), events("B")], ropo, book)
+
+    assert {"A0": "delivered", "A1": "delivered", "A2": end, **{f"A{number}": later for number in range(3, 20)}} == {
+        event_id: status for event_id, status in done.ends.items() if event_id != "B0"
+    }
+    assert "A2" not in ropo.came
+    assert [] == book.recorded["A2"], "the ledger has written that down itself"
+    assert set(book.claimed) <= set(book.recorded)
+    assert [later] == book.recorded["A3"]
+    assert [later] == book.recorded["A19"]
+
+
+def test_what_may_have_arrived_is_sent_again() -> None:
+    """An event that may have arrived is sent again, and unconfirmed if that has no end either."""
+    book = Book(dict.fromkeys(["A0", "B0"], LOST))
+
+    done = run([events("A"), events("B")], Ropo({"B0": [AWAY] * 3}), book)
+
+    assert {"A0": "delivered", "B0": "unconfirmed"} == done.ends
+
+
+@pytest.mark.parametrize("number", [1, 12, 900], ids=["claimed", "looked up later", "much later"])
+def test_what_may_have_arrived_and_waits(number: int) -> None:
+    """An event that may have arrived and has to wait for another is unconfirmed, whenever that is found out."""
+    book = Book({f"A{number}": LOST})
+
+    done = run([events("A", 1_000)], Ropo({"A0": [AWAY] * 3}), book)
+
+    assert {"undelivered": 1, "unconfirmed": 1, "held": 998} == done.counts
+    assert "unconfirmed" == done.ends[f"A{number}"]
+    written = ["unconfirmed"] if f"A{number}" in book.claimed else []
+    assert written == book.recorded[f"A{number}"], "unless claimed, the ledger says so already"
+
+
+class Past(NamedTuple):
+    """Places with their numbers of events, how these stand, what their claims and attempts come to."""
+
+    sizes: list[int]
+    standings: dict[str, Standing]
+    claims: dict[str, Standing]
+    answers: dict[str, Answers]
+
+
+@st.composite
+def pasts(draw: st.DrawFn) -> Past:
+    """Make a few large places and many small ones, with stretches of events that are known in one way or another."""
+    sizes = draw(
+        st.permutations([*draw(st.lists(st.integers(1, 1_500), max_size=3)), *([3] * draw(st.integers(1, 15)))])
+    )
+    dice = random.Random(draw(st.integers(0, 10**6)))  # noqa: S311 - no secret
+    rare = draw(st.sampled_from([0.0, 0.002, 0.02]))
+    stretch = draw(st.sampled_from([2, 20, 300]))
+    share = draw(st.sampled_from([0.1, 0.5, 0.9]))
+    standings: dict[str, Standing] = {}
+    claims: dict[str, Standing] = {}
+    answers: dict[str, Answers] = {}
+    for lane in lanes_of(sizes):
+        known = False
+        for event in lane:
+            known = dice.random() < share if dice.random() < 1 / stretch else known
+            if dice.random() < rare:
+                standings[event.id] = dice.choice([CHANGED, ELSEWHERE, HOLD, LOST])
+            elif known:
+                standings[event.id] = KNOWN
+            elif dice.random() < rare:
+                claims[event.id] = ELSEWHERE
+            elif dice.random() < rare:
+                answers[event.id] = [dice.choice([REJECTED, AWAY, SILENT])] * 3
+    return Past(list(sizes), standings, claims, answers)
+
+
+def become(past: Past) -> dict[str, str]:
+    """Say what is to become of each event, taking one after another."""
+    ends = {}
+    for lane in lanes_of(past.sizes):
+        waits = False
+        for event in lane:
+            standing = past.standings.get(event.id, SEND)
+            if standing.verdict is not Verdict.SEND:
+                end = STATUS[standing.verdict].value
+            elif waits:
+                end = "unconfirmed" if standing.unconfirmed else "held"
+            elif event.id in past.claims:
+                end = STATUS[past.claims[event.id].verdict].value
+            else:
+                _, end = journey(past.answers.get(event.id, []), unconfirmed=standing.unconfirmed)
+            ends[event.id] = end
+            waits = waits or end in BLOCKING
+    return ends
+
+
+@settings(max_examples=60)
+@given(past=pasts(), workers=st.integers(1, 8))
+def test_nothing_is_lost_or_doubled(past: Past, workers: int) -> None:
+    """Whatever is known of the events before, each ends once, as if taken one after another, and none is sent twice."""
+    ropo, book = Ropo(past.answers), Book(past.standings, past.claims)
+    ends = become(past)
+
+    done = run(lanes_of(past.sizes), ropo, book, workers=workers)
+
+    assert done.error is None
+    assert ends == done.ends
+    answered = {"delivered", "rejected"}
+    assert {event_id for event_id, end in ends.items() if end in answered} <= set(ropo.came)
+    assert set(ropo.came) <= set(book.claimed)
+    assert len(book.claimed) == len(set(book.claimed))
+    assert all(end == [ends[event_id]] for event_id, end in book.recorded.items())
+    assert set(book.claimed) <= set(book.recorded)
+    for place, lane in enumerate(lanes_of(past.sizes)):
+        came = list(dict.fromkeys(ropo.came_of(f"P{place}-")))
+        assert [event.id for event in lane if event.id in set(came)] == came
+    note(f"largest place: {'>' if max(past.sizes) > LOOK_UP else '<='} {LOOK_UP}")
+
+
+@pytest.mark.parametrize("error", [NO_LEDGER, SupersededError("a later try is at work")], ids=["broken", "superseded"])
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("method", ["look_up", "claim", "record"])
+def test_no_post_without_memory(method: str, at: int, error: RopoLedgerError) -> None:
+    """When the ledger fails, nothing is sent any more but what is just under way, and its error comes out."""
+    book = Book(fails={method: (at, error)})
+    ropo = Ropo(pace=lambda: 0.002)
+    late: list[str] = []
+
+    def send(event: UsageplaceEvent) -> None:
+        if book.failed.is_set():
+            late.append(event.id)
+        ropo(event)
+
+    done = run([events(f"P{number}-", 5) for number in range(400)], send, book)
+
+    assert error is done.error
+    assert len(late) <= 4, "but for what each worker is just about to send"
+    assert done.seconds < 1
+    assert len(ropo.came) < 400
+    assert set(ropo.came) == {event_id for event_id, end in done.ends.items() if end == "delivered"}
+    if method != "record":
+        assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
+
+
+@pytest.mark.parametrize("method", ["look_up", "claim", "record"])
+def test_ledger_that_fails_once(method: str) -> None:
+    """When the ledger can be written again after a failure, what was delivered is remembered all the same."""
+    book = Book(fails={method: (2, NO_LEDGER)}, recovers=True)
+
+    done = run(single_lanes(400), Ropo(pace=lambda: 0.001), book)
+
+    assert NO_LEDGER is done.error
+    assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
+    assert set(book.claimed) <= set(book.recorded)
+
+
+def test_ledger_that_fails_at_the_end() -> None:
+    """A failure to remember the last ends comes out."""
+    done = run(single_lanes(3), Ropo(), Book(fails={"record": (1, NO_LEDGER)}))
+
+    assert NO_LEDGER is done.error
+    assert {"delivered": 3} == done.counts
+
+
+def test_ledger_that_fails_beside_an_interruption(caplog: pytest.LogCaptureFixture) -> None:
+    """An interruption comes out even where the ledger fails too, which the log says."""
+
+    def landed(_delivery: Delivery) -> None:
+        raise KeyboardInterrupt
+
+    with caplog.at_level(logging.ERROR):
+        done = run(single_lanes(1), Ropo(), Book(fails={"record": (1, NO_LEDGER)}), landed=landed)
+
+    assert isinstance(done.error, KeyboardInterrupt)
+    assert {"delivered": 1} == done.counts
+    assert ["what became of the last events is not remembered: the ledger could not be reached"] == caplog.messages
+
+
+def test_broken_source_ends_the_run() -> None:
+    """What reading the lanes raises comes out, after what is in flight was waited for and remembered."""
+    book = Book()
+
+    def lane() -> Iterator[UsageplaceEvent]:
+        yield from events("A", 20)
+        raise ZeroDivisionError
+
+    done = run([lane()], Ropo(), book)
+
+    assert isinstance(done.error, ZeroDivisionError)
+    assert set(book.claimed) == set(book.recorded) == set(done.ends)
+
+
+def test_ends_come_soon() -> None:
+    """What landed is remembered while the run goes on, not only at its end."""
+    book = Book()
+    recorded_by: dict[str, int] = {}
+
+    def send(event: UsageplaceEvent) -> None:
+        recorded_by[event.id] = len(book.recorded)
+        time.sleep(0.02)
+
+    run([events("A", 40)], send, book)
+
+    assert recorded_by["A39"] >= 10
+
+
+# Meanwhile
+
+
+def test_what_is_known_is_remembered_before_it_is_shown() -> None:
+    """To show a report may take as long as Airflow's API server likes: a kill meanwhile loses nothing that landed."""
+    book, summary = Book(), DeliverySummary()
+    seen: list[tuple[int, int]] = []
+    now = time.monotonic()
+
+    def show(_report: object) -> bool:
+        seen.append((len(book.recorded), summary.events))
+        return True
+
+    def clock() -> float:
+        # It is always time for another report.
+        nonlocal now
+        now += 60
+        return now
+
+    report = Report(summary, show, clock)
+    report.post(200)
+
+    run(single_lanes(200), Ropo(pace=lambda: 0.001), book, landed=report.landed, report=report)
+
+    assert 200 == summary.events
+    assert len(seen) > 2
+    assert [] == [moment for moment in seen if moment[0] != moment[1]]

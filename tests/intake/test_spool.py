@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from airflow_provider_ropo.errors import InvalidRowError
+from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus
+from airflow_provider_ropo.intake.spool import BATCH, MAX_INVOICES, Spool
+from airflow_provider_ropo.timezones import find_timezone
+
+MakeEvent = Callable[..., UsageplaceEvent]
+
+HELSINKI = find_timezone("Europe/Helsinki")
+ONE, TWO, THREE = Invoice("594294", 1234), Invoice("594295", 1235), Invoice("594296", 1236)
+
+
+def settled(rows: Iterable[UsageplaceEvent | InvalidRowError], *, gathers: bool = True) -> Spool:
+    """Return a spool that took these rows, numbered from 1."""
+    spool = Spool(HELSINKI)
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, InvalidRowError):
+            spool.reject(number, row)
+        else:
+            spool.add(number, row)
+    spool.settle(gathers=gathers)
+    return spool
+
+
+def lanes_of(spool: Spool) -> list[list[UsageplaceEvent]]:
+    return [list(lane) for lane in spool.lanes()]
+
+
+def ids_of(spool: Spool) -> list[list[str]]:
+    return [[event.id for event in lane] for lane in spool.lanes()]
+
+
+def bad(number: int, event_id: str | None = None) -> InvalidRowError:
+    return InvalidRowError(f"row {number}", "time", "is missing", event_id=event_id)
+
+
+def test_event_is_the_same_after_the_spool(make_event: MakeEvent) -> None:
+    """An event comes back exactly as it went in, fraction of a second, odd characters, long numbers and all."""
+    event = make_event(
+        "1e5",
+        "007",
+        "10:41:40.123456",
+        status=UsageplaceStatus.NOTDISCONNECTED,
+        customernumber="A\0B",
+        contract_no="0012",
+        description="Portti lukossa 🔒",
+        invoices=(ONE, Invoice(None, 10**99), Invoice("0007", None)),
+    )
+
+    with settled([event]) as spool:
+        assert [[event]] == lanes_of(spool)
+        assert HELSINKI is lanes_of(spool)[0][0].time.tzinfo
+
+
+def test_bare_event_is_the_same_after_the_spool(make_event: MakeEvent) -> None:
+    """What an event does not have, it does not gain in the spool."""
+    event = make_event(description=None)
+
+    with settled([event]) as spool:
+        assert [[event]] == lanes_of(spool)
+
+
+def test_order_within_a_place(make_event: MakeEvent) -> None:
+    """Events of a place come by time, and those of one moment in reading order, not by id."""
+    rows = [
+        make_event("e4", time="12:00"),
+        make_event("e9", time="11:00"),
+        make_event("e1", time="11:00"),
+        make_event("e5", time="11:00"),
+        make_event("e2", time="10:00"),
+    ]
+
+    with settled(rows) as spool:
+        assert [["e2", "e9", "e1", "e5", "e4"]] == ids_of(spool)
+
+
+def test_order_within_a_second(make_event: MakeEvent) -> None:
+    """Fractions of a second, though not sent, tell which came first."""
+    with settled([make_event("e1", time="10:00:00.2"), make_event("e2", time="10:00:00.1")]) as spool:
+        assert [["e2", "e1"]] == ids_of(spool)
+
+
+def test_order_when_clocks_go_back(make_event: MakeEvent) -> None:
+    """Aware times around the autumn change keep their order, though the wall clock that is sent goes back."""
+    rows = [
+        make_event("e3", time="2024-10-27T03:05+02:00"),
+        make_event("e4", time="2024-10-27T04:00+02:00"),
+        make_event("e2", time="2024-10-27T03:50+03:00"),
+        make_event("e1", time="2024-10-27T02:59+03:00"),
+    ]
+
+    with settled(rows) as spool:
+        lane = lanes_of(spool)[0]
+
+    assert ["e1", "e2", "e3", "e4"] == [event.id for event in lane]
+    assert ["02:59:00", "03:50:00", "03:05:00", "04:00:00"] == [event.to_payload()["time"][11:] for event in lane]
+
+
+def test_order_before_1970(make_event: MakeEvent) -> None:
+    """Times before the epoch are times like others."""
+    rows = [make_event("e2", time="1969-12-31T23:59:59.5Z"), make_event("e1", time="1921-05-01T10:00:00.7Z")]
+
+    with settled(rows) as spool:
+        assert [[rows[1], rows[0]]] == lanes_of(spool)
+
+
+def test_each_place_is_one_lane(make_event: MakeEvent) -> None:
+    """A place's events stand together, and the place that has waited longest comes first."""
+    rows = [
+        make_event("a1", "A", "12:00"),
+        make_event("b1", "B", "11:00"),
+        make_event("c1", "C", "10:30"),
+        make_event("b2", "B", "13:00"),
+        make_event("a2", "A", "10:00"),
+        make_event("c2", "C", "10:30"),
+    ]
+
+    with settled(rows) as spool:
+        assert [["a2", "a1"], ["c1", "c2"], ["b1", "b2"]] == ids_of(spool)
+
+
+def test_places_of_one_moment_do_not_mix(make_event: MakeEvent) -> None:
+    """Places whose first events are of one moment stay apart all the same."""
+    rows = [make_event(f"e{number}", "BA"[number % 2]) for number in range(6)]
+
+    with settled(rows) as spool:
+        assert [["e1", "e3", "e5"], ["e0", "e2", "e4"]] == ids_of(spool)
+
+
+def test_lookalike_codes_are_different_places(make_event: MakeEvent) -> None:
+    """Codes are text: a leading zero or a letter's case makes another place."""
+    codes = ["7", "07", "7.0", "re1", "RE1"]
+
+    with settled(make_event(code, code) for code in codes) as spool:
+        assert sorted([code] for code in codes) == sorted(ids_of(spool))
+
+
+def test_identical_rows_are_one_event(make_event: MakeEvent) -> None:
+    """Rows that say the same are one event."""
+    with settled([make_event(invoices=(ONE,))] * 3) as spool:
+        assert [[make_event(invoices=(ONE,))]] == lanes_of(spool)
+        assert 1 == spool.count()
+        assert [] == list(spool.invalid())
+
+
+def test_rows_within_a_second_are_identical(make_event: MakeEvent) -> None:
+    """Rows that differ in what is not sent are identical: the first one counts."""
+    with settled([make_event(time="10:00:00.9"), make_event(time="10:00:00.1")]) as spool:
+        assert [[make_event(time="10:00:00.9")]] == lanes_of(spool)
+
+
+@pytest.mark.parametrize("apart", [0, BATCH + 1], ids=["together", "apart"])
+def test_invoices_are_gathered(apart: int, make_event: MakeEvent) -> None:
+    """Rows of one event with an invoice each are one event with all of them, in reading order, each once."""
+    rows = [make_event(invoices=(invoice,)) for invoice in (TWO, ONE, TWO)]
+    others = [make_event(f"o{number}", f"P{number}", "11:00") for number in range(apart)]
+
+    with settled([*rows, *others, make_event(invoices=(THREE,)), make_event()]) as spool:
+        assert [make_event(invoices=(TWO, ONE, THREE))] == lanes_of(spool)[0]
+        assert 1 + apart == spool.count()
+
+
+def test_gathered_event_keeps_its_place_in_reading_order(make_event: MakeEvent) -> None:
+    """A gathered event stands where its first row stood."""
+    rows = [make_event("e2", invoices=(ONE,)), make_event("e1"), make_event("e2", invoices=(TWO,))]
+
+    with settled(rows) as spool:
+        assert [["e2", "e1"]] == ids_of(spool)
+
+
+DIFFERENCES: list[tuple[str, dict[str, Any]]] = [
+    ("usageplacecode", {"place": "RE2"}),
+    ("status", {"status": UsageplaceStatus.DISCONNECTED}),
+    ("time", {"time": "10:00:01"}),
+    ("customernumber", {"customernumber": "A1"}),
+    ("contract_no", {"contract_no": "A1"}),
+    ("description", {"description": "Usage place  connected"}),
+]
+
+
+@pytest.mark.parametrize(("field", "change"), DIFFERENCES, ids=[field for field, _ in DIFFERENCES])
+def test_one_id_with_differing_content(field: str, change: dict[str, Any], make_event: MakeEvent) -> None:
+    """Where one id says different things all its rows are invalid: which one is right would be a guess."""
+    rows = [make_event(), make_event("e2"), make_event(), make_event(**change)]
+
+    with settled(rows) as spool:
+        invalid = list(spool.invalid())
+
+        assert [["e2"]] == ids_of(spool)
+
+    assert ["row 1 (id e1)", "row 3 (id e1)", "row 4 (id e1)"] == [error.row for error in invalid]
+    assert {("id", "e1", f"stands on another row with a different {field}")} == {
+        (error.column, error.event_id, error.reason) for error in invalid
+    }
+
+
+def test_differences_are_all_named(make_event: MakeEvent) -> None:
+    """A contradiction names every field of it."""
+    rows = [make_event(), make_event(place="RE2", time="11:00")]
+
+    with settled(rows) as spool:
+        assert {"stands on another row with a different time, usageplacecode"} == {
+            error.reason for error in spool.invalid()
+        }
+
+
+@pytest.mark.parametrize("other", [(TWO,), (ONE, TWO), ()], ids=["other", "more", "none"])
+def test_differing_lists_of_invoices(other: tuple[Invoice, ...], make_event: MakeEvent) -> None:
+    """Where a row lists all of an event's invoices, two lists that differ contradict each other."""
+    rows = [make_event(invoices=(ONE,)), make_event(invoices=other)]
+
+    with settled(rows, gathers=False) as spool:
+        assert (0, 2) == (spool.count(), len(list(spool.invalid())))
+        assert {"stands on another row with a different invoices"} == {error.reason for error in spool.invalid()}
+
+
+def test_equal_lists_of_invoices(make_event: MakeEvent) -> None:
+    """Rows that list the same invoices are identical."""
+    with settled([make_event(invoices=(ONE, TWO))] * 2, gathers=False) as spool:
+        assert [[make_event(invoices=(ONE, TWO))]] == lanes_of(spool)
+
+
+def test_most_invoices(make_event: MakeEvent) -> None:
+    """An event may gather as many invoices as the limit says, however often they are repeated."""
+    numbers = [*range(MAX_INVOICES), *range(BATCH)]
+
+    with settled(make_event(invoices=(Invoice(None, number),)) for number in numbers) as spool:
+        lanes = lanes_of(spool)
+
+        assert [] == list(spool.invalid())
+
+    assert [[[Invoice(None, number) for number in range(MAX_INVOICES)]]] == [
+        [list(e.invoices) for e in x] for x in lanes
+    ]
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["gathered", "listed"])
+def test_too_many_invoices(listed: bool, make_event: MakeEvent) -> None:  # noqa: FBT001
+    """An event with an absurd number of invoices is invalid, all its rows: no event may fill the memory."""
+    invoices = [Invoice(None, number) for number in range(MAX_INVOICES + 1)]
+    rows = [make_event(invoices=tuple(invoices))] if listed else [make_event(invoices=(one,)) for one in invoices]
+
+    with settled([make_event(), *rows, make_event("e2")], gathers=not listed) as spool:
+        reasons = [error.reason for error in spool.invalid()]
+
+        assert [["e2"]] == ids_of(spool)
+
+    assert 1 + len(rows) == len(reasons)
+    assert all("is that of an event with more than 10,000 invoices" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("conflict", [False, True], ids=["identical", "conflicting"])
+def test_many_rows_of_one_id_need_no_memory(conflict: bool, make_event: MakeEvent) -> None:  # noqa: FBT001
+    """However many rows share an id, what they come to is found out in the memory of a few."""
+    count = 10 * BATCH
+    event = make_event(invoices=(ONE,))
+    with Spool(HELSINKI) as spool:
+        for number in range(1, count):
+            spool.add(number, event)
+        spool.add(count, make_event(place="RE2") if conflict else event)
+
+        tracemalloc.start()
+        spool.settle(gathers=True)
+        _now, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+        assert peak < 200_000
+        assert ((0, count) if conflict else (1, 0)) == (spool.count(), len(list(spool.invalid())))
+
+
+def test_id_with_line_breaks_among_conflicting_rows(make_event: MakeEvent) -> None:
+    """An id is shown on one line, and kept as it is."""
+    rows = [make_event("e\n1\0"), make_event("e\n1\0", time="11:00")]
+
+    with settled(rows) as spool:
+        invalid = list(spool.invalid())
+
+    assert ["row 1 (id e\\n1\\x00)", "row 2 (id e\\n1\\x00)"] == [error.row for error in invalid]
+    assert {"e\n1\0"} == {error.event_id for error in invalid}
+
+
+@pytest.mark.parametrize("bad_first", [True, False], ids=["first", "last"])
+def test_event_with_an_invalid_row(bad_first: bool, make_event: MakeEvent) -> None:  # noqa: FBT001
+    """An event of which one row is invalid is not sent by halves: its other rows name that row."""
+    rows = [make_event(invoices=(ONE,)), make_event(invoices=(TWO,)), make_event("e2")]
+    rows = [bad(1, "e1"), *rows] if bad_first else [*rows, bad(4, "e1")]
+    row = "row 1" if bad_first else "row 4"
+
+    with settled(rows) as spool:
+        reasons = {error.reason for error in spool.invalid()}
+
+        assert [["e2"]] == ids_of(spool)
+        assert 3 == len(list(spool.invalid()))
+
+    assert {"is missing", f"belongs to an event with an invalid row ({row}: time: is missing)"} == reasons
+
+
+def test_invalid_row_without_an_id(make_event: MakeEvent) -> None:
+    """An invalid row whose event is not known takes no other row with it."""
+    with settled([bad(1), make_event("e1"), bad(3), make_event("e2", "RE2")]) as spool:
+        assert [["e1"], ["e2"]] == ids_of(spool)
+        assert ["row 1", "row 3"] == [error.row for error in spool.invalid()]
+
+
+def test_invalid_rows_come_in_reading_order(make_event: MakeEvent) -> None:
+    """Invalid rows come in reading order, those found at the end among them, each whole."""
+    contradiction = [make_event("e9"), bad(2), make_event("e9", time="11:00"), bad(4, "e5")]
+
+    with settled(contradiction) as spool:
+        invalid = list(spool.invalid())
+
+    assert ["row 1 (id e9)", "row 2", "row 3 (id e9)", "row 4"] == [error.row for error in invalid]
+    assert vars(bad(4, "e5")) == vars(invalid[3])
+    assert str(bad(2)) == str(invalid[1])
+
+
+@pytest.mark.parametrize("count", [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 1])
+def test_batches(count: int, make_event: MakeEvent) -> None:
+    """No row is lost at the edges of a batch, neither events nor invalid ones, nor what they share."""
+    rows: list[UsageplaceEvent | InvalidRowError] = []
+    for number in range(count):
+        event = make_event(f"e{number}", f"P{number}")
+        rows += [event, bad(3 * number + 2), event]
+
+    with settled(rows) as spool:
+        assert (count, count) == (spool.count(), len(list(spool.invalid())))
+        assert [[f"e{number}"] for number in range(count)] == sorted(ids_of(spool), key=lambda lane: int(lane[0][1:]))
+
+
+def test_batches_of_invalid_rows() -> None:
+    """Invalid rows go to the disk, too, and none is lost on the way."""
+    count = 2 * BATCH + 1
+
+    with settled(bad(number) for number in range(1, count + 1)) as spool:
+        assert [f"row {number}" for number in range(1, count + 1)] == [error.row for error in spool.invalid()]
+        assert 0 == spool.count()
+
+
+def test_lanes_may_be_left_early(make_event: MakeEvent) -> None:
+    """A lane that is not read to its end does not disturb the next one."""
+    rows = [make_event(f"{place}{hour}", place, f"{hour}:00") for place in "ABC" for hour in (10, 11, 12)]
+
+    with settled(rows) as spool:
+        assert ["A10", "B10", "C10"] == [next(lane).id for lane in spool.lanes()]
+
+
+def test_spool_may_go_before_its_lanes(make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where posting breaks off, lanes that outlive their spool go without a sound."""
+    sounds: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", sounds.append)
+    with settled([make_event("e1"), make_event("e2"), bad(3), bad(4)]) as spool:
+        lanes, invalid = spool.lanes(), spool.invalid()
+        lane = next(lanes)
+        next(lane)
+        next(invalid)
+
+    del lanes, lane, invalid
+    gc.collect()
+
+    assert [] == sounds
+
+
+def test_spool_can_be_read_twice(make_event: MakeEvent) -> None:
+    """Reading the events takes none away."""
+    with settled([make_event("e1"), make_event("e2", "RE2")]) as spool:
+        assert ids_of(spool) == ids_of(spool)
+        assert 2 == spool.count()
+
+
+def test_spools_are_private(make_event: MakeEvent) -> None:
+    """Two spools of one process know nothing of each other."""
+    with settled([make_event("e1")]) as one, settled([make_event("e2")]) as other:
+        assert ([["e1"]], [["e2"]]) == (ids_of(one), ids_of(other))

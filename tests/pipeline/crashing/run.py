@@ -1,0 +1,102 @@
+"""Tries of a task, each in a process of its own that may be killed at any moment.
+
+Reads what to do from standard input, one line of JSON a try; forks, so that what takes a second to import is imported
+once; and says on standard output which process it is, and how that ended. It posts as the operator does, with the
+operator's own parts, but for Airflow.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import psycopg  # noqa: F401 - once, not in every process
+import sqlalchemy as sa
+
+from airflow_provider_ropo.api.client import RopoClient
+from airflow_provider_ropo.api.settings import RopoSettings
+from airflow_provider_ropo.delivery import Delivery
+from airflow_provider_ropo.event.model import RowReader
+from airflow_provider_ropo.intake.reader import take_mappings
+from airflow_provider_ropo.intake.spool import Spool
+from airflow_provider_ropo.ledger.decisions import Rules
+from airflow_provider_ropo.ledger.entries import Claimant
+from airflow_provider_ropo.ledger.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger.table import LedgerTable
+from airflow_provider_ropo.pipeline import Posting
+from airflow_provider_ropo.reporting.report import Report
+from airflow_provider_ropo.reporting.summary import DeliverySummary
+from airflow_provider_ropo.timezones import find_timezone
+
+
+def try_once(job: dict[str, Any]) -> dict[str, Any]:
+    """Post the rows, as ``UsageplaceEventOperator.execute`` does; return how the try ended."""
+    settings = RopoSettings("ropo_test", job["server"], "1000011", "sandbox", timeout=5)
+    zone = find_timezone(settings.timezone)
+    table = LedgerTable(engine_of(job), "ropo_ledger")
+    with Spool(zone) as spool, closing(DeliveryLedger(table, Claimant(*job["me"]), Rules(**job["rules"]))) as ledger:
+        ledger.prepare()
+        rows = take_mappings(spool, job["rows"], partial(RowReader, timezone=settings.timezone))
+        summary = DeliverySummary(rows=rows)
+        for error in spool.invalid():
+            summary.add(Delivery.of_invalid_row(error))
+        with Report(summary) as report:
+            stopped = Posting(
+                RopoClient(settings),
+                report,
+                ledger,
+                jobid_as_string=False,
+                max_workers=job["workers"],
+                stop=threading.Event(),
+                rate_limit=None,
+                landed=lambda _delivery: None,
+            ).run(spool)
+    return {
+        "said": str(stopped),
+        "well": stopped is None and not summary.worth_a_retry,
+        "stopped": None if stopped is None else type(stopped).__name__,
+        "counts": summary.as_dict(),
+    }
+
+
+def engine_of(job: dict[str, Any]) -> sa.engine.Engine:
+    """Return the ledger's engine, as the operator makes it; each connection begins with the job's own statement."""
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if job["database"].startswith("sqlite") else {}
+    engine = sa.create_engine(job["database"], hide_parameters=True, **options)
+    if job["first"]:
+        sa.event.listen(engine, "connect", lambda connection, _record: connection.execute(job["first"]))
+    return engine
+
+
+def tell(what: dict[str, Any]) -> None:
+    """Tell the test."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Make one try after another."""
+    logging.disable()
+    for line in sys.stdin:
+        process = os.fork()
+        if process == 0:
+            try:
+                tell(try_once(json.loads(line)))
+            except BaseException:  # noqa: BLE001 - the test is told
+                tell({"well": False, "bug": traceback.format_exc()})
+            # Not exit(): what is left of the standard input is the parent's.
+            os._exit(0)
+        tell({"process": process})
+        _, status = os.waitpid(process, 0)
+        tell({"ended": os.waitstatus_to_exitcode(status)})
+
+
+if __name__ == "__main__":
+    main()

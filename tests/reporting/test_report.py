@@ -1,0 +1,207 @@
+"""What a report says of a run, to the log and to whoever shows it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
+from airflow_provider_ropo.errors import RopoUnavailableError
+from airflow_provider_ropo.reporting.report import LOG_EVERY, Report
+from airflow_provider_ropo.reporting.summary import REMEMBERED, DeliverySummary
+
+NOTHING = {status.value: 0 for status in DeliveryStatus}
+
+
+class Clock:
+    """Tells the time it is set to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def delivered(number: int) -> Delivery:
+    return Delivery(DeliveryStatus.DELIVERED, f"e{number}", "RE1")
+
+
+def test_says_in_the_log_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """A line says what is done, of how many, how fast, what is not good and how long it still takes."""
+    caplog.set_level("INFO")
+    clock = Clock()
+    report = Report(DeliverySummary(), clock=clock)
+    report.post(5_000)
+
+    for number in range(1, 1_501):
+        clock.now = 1000.0 + number * 0.01
+        report.landed(Delivery(DeliveryStatus.DELIVERED if number > 3 else DeliveryStatus.REJECTED))
+        if report.is_due:
+            report.say()
+
+    assert ["Posted 1,000 of 5,000 events, 100.0 a second, 3 not good, about 40 s left"] == caplog.messages
+
+
+def test_says_in_the_log_that_nothing_has_landed(caplog: pytest.LogCaptureFixture) -> None:
+    """Who waits for the first answer is told so, too."""
+    caplog.set_level("INFO")
+    clock = Clock()
+    report = Report(DeliverySummary(), clock=clock)
+    report.post(5_000)
+    clock.now += LOG_EVERY
+
+    report.say()
+
+    assert ["Posted 0 of 5,000 events, 0.0 a second, 0 not good"] == caplog.messages
+
+
+def test_keeps_the_log_quiet_between(caplog: pytest.LogCaptureFixture) -> None:
+    """However many events land, lines come only now and then."""
+    caplog.set_level("INFO")
+    clock = Clock()
+    report = Report(DeliverySummary(), clock=clock)
+    report.post(100)
+
+    said = []
+    for elapsed in (0.0, LOG_EVERY - 0.1, LOG_EVERY, LOG_EVERY + 0.1, 2 * LOG_EVERY - 0.1, 2 * LOG_EVERY):
+        clock.now = 1000.0 + elapsed
+        report.say()
+        said.append(len(caplog.messages))
+
+    assert [0, 0, 1, 1, 1, 2] == said
+
+
+class Screen:
+    """Shows reports to the test; it may be slow, and it may be broken."""
+
+    def __init__(self, clock: Clock, *, takes: float = 0.0, works: bool = True) -> None:
+        self.shown: list[dict[str, Any]] = []
+        self._clock = clock
+        self._takes = takes
+        self._works = works
+
+    def __call__(self, report: dict[str, Any]) -> bool:
+        self.shown.append(report)
+        self._clock.now += self._takes
+        return self._works
+
+
+def watch(clock: Clock, screen: Screen, seconds: int) -> list[tuple[str, float]]:
+    """Follow a run whose events land ten a second; return what was shown, and when."""
+    summary, said = DeliverySummary(), list[tuple[str, float]]()
+    with Report(summary, screen, clock) as report:
+        report.about(server="https://rc.ropo24.fi")
+        report.post(10 * seconds)
+        for number in range(10 * seconds):
+            clock.now = max(clock.now, 1000.0 + number / 10)
+            report.landed(delivered(number))
+            if report.is_due:
+                report.say()
+            said += [(seen["state"], clock.now - 1000.0) for seen in screen.shown[len(said) :]]
+    return said + [(seen["state"], clock.now - 1000.0) for seen in screen.shown[len(said) :]]
+
+
+def test_is_shown_at_each_step_and_now_and_then_while_events_are_posted() -> None:
+    """Whoever looks sees the run begin, read, post and end."""
+    clock = Clock()
+
+    said = watch(clock, Screen(clock), 10)
+
+    assert ["reading", "posting", "posting", "posting", "posting", "ended"] == [state for state, _ in said]
+    assert [3.0, 6.0, 9.0] == [when for _, when in said[2:-1]]
+
+
+def test_a_slow_screen_does_not_hold_up_the_posting() -> None:
+    """To show a report takes a small part of the time, however slow that is."""
+    clock = Clock()
+
+    said = watch(clock, Screen(clock, takes=2.0), 100)
+
+    assert ["reading", "posting", "posting", "posting", "ended"] == [state for state, _ in said]
+
+
+def test_a_broken_screen_is_left_alone_until_the_end() -> None:
+    """To find out that nothing can be shown may take long: it is found out once, and tried once more."""
+    clock = Clock()
+
+    said = watch(clock, Screen(clock, takes=30.0, works=False), 100)
+
+    assert ["reading", "ended"] == [state for state, _ in said]
+
+
+def test_says_everything_about_the_run() -> None:
+    """Counts, progress, why it was stopped, and what failed: plain data, complete."""
+    clock, summary = Clock(), DeliverySummary(rows=6)
+    screen = Screen(clock)
+    summary.add(Delivery(DeliveryStatus.INVALID, None, detail="row 3: time: is missing"))
+
+    with Report(summary, screen, clock) as report:
+        report.about(server="https://rc.ropo24.fi")
+        report.post(4)
+        clock.now += 2.0
+        report.landed(delivered(1))
+        report.landed(Delivery(DeliveryStatus.REJECTED, "e2", "RE2", "HTTP 400 unknown", 400, 1))
+        report.stop(RopoUnavailableError("20 events in a row did not arrive"))
+
+    last = screen.shown[-1]
+    assert last.pop("updated_at")
+    assert {
+        "state": "ended",
+        "preview": False,
+        "server": "https://rc.ropo24.fi",
+        "counts": {"rows": 6, "events": 3} | NOTHING | {"delivered": 1, "rejected": 1, "invalid": 1},
+        "total": 4,
+        "done": 2,
+        "not_good": 2,
+        "per_second": 1.0,
+        "seconds_left": 2,
+        "stopped": "20 events in a row did not arrive",
+        "failures": [
+            {
+                "id": None,
+                "usageplacecode": None,
+                "status": "invalid",
+                "detail": "row 3: time: is missing",
+                "http_status": None,
+            },
+            {
+                "id": "e2",
+                "usageplacecode": "RE2",
+                "status": "rejected",
+                "detail": "HTTP 400 unknown",
+                "http_status": 400,
+            },
+        ],
+    } == last
+
+
+def test_names_the_first_hundred_failures_only() -> None:
+    """A report stays small, whatever went wrong."""
+    screen = Screen(Clock())
+
+    with Report(DeliverySummary(), screen) as report:
+        report.post(5 * REMEMBERED)
+        for number in range(5 * REMEMBERED):
+            report.landed(Delivery(DeliveryStatus.REJECTED, f"{number}" * 20_000, "P" * 20_000, "why" * 20_000))
+
+    last = screen.shown[-1]
+    assert REMEMBERED == len(last["failures"])
+    assert 5 * REMEMBERED == last["counts"]["rejected"]
+    assert len(json.dumps(last)) < 150_000
+
+
+def test_ends_with_the_error_that_ended_the_run() -> None:
+    """The provider's own error is told as it is; another's words may quote a row, and stay in the log."""
+    screen = Screen(Clock())
+
+    with pytest.raises(RopoUnavailableError), Report(DeliverySummary(), screen):
+        raise RopoUnavailableError("nothing gets through")
+    with pytest.raises(ValueError, match="A123456"), Report(DeliverySummary(), screen):
+        raise ValueError("customer A123456 is odd")
+
+    assert ["nothing gets through", "ValueError; the task's log says more"] == [
+        seen["stopped"] for seen in screen.shown if seen["state"] == "ended"
+    ]
