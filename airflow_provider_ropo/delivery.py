@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from airflow_provider_ropo.errors import InvalidRowError, RopoError, RopoRejectedError, RopoResponseError
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.retry import Ending
+from airflow_provider_ropo.retry import RetryResult
 
 #: How many failed events a message names.
 NAMED = 10
@@ -32,7 +32,7 @@ class DeliveryStatus(StrEnum):
     HELD = "held"
 
 
-GOOD = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.ALREADY_DELIVERED})
+ARRIVED = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.ALREADY_DELIVERED})
 #: Trying again cannot help: somebody has to mend the row.
 PERMANENT = frozenset({DeliveryStatus.REJECTED, DeliveryStatus.INVALID})
 
@@ -72,20 +72,20 @@ class Delivery:
         return f"{self.status}: {name}{self.detail}"
 
 
-def delivery_of(event: UsageplaceEvent, ending: Ending[object]) -> Delivery:
+def delivery_of(event: UsageplaceEvent, result: RetryResult[object]) -> Delivery:
     """Return what became of an event, by how its attempts ended."""
-    error = ending.result
+    error = result.result
     if not isinstance(error, RopoError):
-        return end_of(event, DeliveryStatus.DELIVERED, attempts=ending.attempts, seconds=ending.seconds)
+        return end_of(event, DeliveryStatus.DELIVERED, attempts=result.attempts, seconds=result.seconds)
     detail = str(error)
     if isinstance(error, RopoRejectedError):
         status = DeliveryStatus.REJECTED
-        if ending.unanswered:
-            detail += " (an earlier attempt went unanswered and may have arrived)"
+        if result.may_have_arrived:
+            detail += " (an earlier attempt went may_have_arrived and may have arrived)"
     else:
-        status = DeliveryStatus.UNCONFIRMED if ending.unanswered else DeliveryStatus.UNDELIVERED
+        status = DeliveryStatus.UNCONFIRMED if result.may_have_arrived else DeliveryStatus.UNDELIVERED
     http_status = error.status_code if isinstance(error, RopoResponseError) else None
-    return end_of(event, status, detail, http_status, ending.attempts, ending.seconds)
+    return end_of(event, status, detail, http_status, result.attempts, result.seconds)
 
 
 def end_of(

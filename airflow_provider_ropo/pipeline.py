@@ -12,18 +12,18 @@ from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.responses import Receipt
 from airflow_provider_ropo.delivery import Delivery, end_of
 from airflow_provider_ropo.dispatch.circuit_breaker import asks_for_long
-from airflow_provider_ropo.dispatch.dispatcher import LOOK_UP, Dispatcher
+from airflow_provider_ropo.dispatch.dispatcher import LOOK_UP_SIZE, Dispatcher
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, RopoLedgerError, RopoUnavailableError
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.event.model import masked
+from airflow_provider_ropo.event.model import mask_payload
 from airflow_provider_ropo.intake.spool import Spool
-from airflow_provider_ropo.ledger.decisions import STATUS, Verdict
+from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger.protocol import NoMemory
+from airflow_provider_ropo.ledger.protocol import NullLedger
 from airflow_provider_ropo.ledger.table import batches
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
-from airflow_provider_ropo.retry import Backoff, persist
+from airflow_provider_ropo.retry import Backoff, call_with_retries
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +35,16 @@ def preview_posts(
     spool: Spool, ledger: DeliveryLedger | None, summary: DeliverySummary, *, jobid_as_string: bool
 ) -> None:
     """Count what a run would do, show the first payloads, and leave every event where it is."""
-    for events in batches(chain.from_iterable(spool.lanes()), LOOK_UP):
-        standings = ledger.peek(events) if ledger is not None else NoMemory().look_up(events)
-        for event, standing in zip(events, standings, strict=True):
-            if standing.verdict is not Verdict.SEND:
-                summary.add(end_of(event, STATUS[standing.verdict], standing.detail))
+    for events in batches(chain.from_iterable(spool.lanes()), LOOK_UP_SIZE):
+        decisions = ledger.peek(events) if ledger is not None else NullLedger().look_up(events)
+        for event, decision in zip(events, decisions, strict=True):
+            if decision.action is not Action.SEND:
+                summary.add(end_of(event, STATUS_OF_ACTION[decision.action], decision.detail))
                 continue
-            summary.leave(1)
-            if len(summary.shown) < SHOWN:
-                payload = masked(event.to_payload(jobid_as_string=jobid_as_string))
-                summary.shown.append(payload)
+            summary.count_undelivered(1)
+            if len(summary.sample) < SHOWN:
+                payload = mask_payload(event.to_payload(jobid_as_string=jobid_as_string))
+                summary.sample.append(payload)
                 log.info("Preview: would post %s", json.dumps(payload, ensure_ascii=False))
 
 
@@ -57,7 +57,7 @@ class Posting:
     :param max_workers: posts side by side.
     :param rate_limit: posts a second over all of them, at most.
     :param stop: set, from any thread, to end the posting soon.
-    :param landed: told, too, what became of each event.
+    :param on_delivery: told, too, what became of each event.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Posting:
         max_workers: int,
         rate_limit: float | None,
         stop: threading.Event,
-        landed: Callable[[Delivery], None],
+        on_delivery: Callable[[Delivery], None],
     ) -> None:
         self._client = client
         self._jobid_as_string = jobid_as_string
-        self._landed = landed
+        self._on_delivery = on_delivery
         self._report = report
         self._ledger = ledger
         self._max_workers = max_workers
@@ -84,7 +84,7 @@ class Posting:
     def run(self, spool: Spool) -> RopoError | None:
         """Post every event; return why nothing more could be posted, if so."""
         report, total = self._report, spool.count()
-        report.post(total)
+        report.start_posting(total)
         try:
             if self._ledger is not None:
                 self._ledger.record_invalid(spool.invalid())
@@ -92,8 +92,8 @@ class Posting:
         except (RopoAuthenticationError, RopoLedgerError, RopoUnavailableError) as error:
             stopped = error
         finally:
-            left = report.left
-            report.summary.leave(left)
+            left = report.remaining
+            report.summary.count_undelivered(left)
             if self._ledger is not None and self._ledger.stale:
                 log.warning("%s events were stale: a later one of their place was delivered", self._ledger.stale)
         if stopped is None and left:
@@ -110,13 +110,13 @@ class Posting:
 
         try:
             # Before the first event: a wrong API code or server is one error, not one an event.
-            sign_in = persist(client.sign_in, backoff, what="sign-in", wait=self._stop.wait)
+            sign_in = call_with_retries(client.sign_in, backoff, what="sign-in", wait=self._stop.wait)
             if isinstance(sign_in.result, RopoError):
-                return asks_for_long(sign_in.result, backoff.patience) or sign_in.result
+                return asks_for_long(sign_in.result, backoff.max_retry_after) or sign_in.result
             Dispatcher(
                 send,
                 self._take,
-                memory=self._ledger or NoMemory(),
+                ledger=self._ledger or NullLedger(),
                 max_workers=self._max_workers,
                 rate_limit=self._rate_limit,
                 stop=self._stop,
@@ -128,5 +128,5 @@ class Posting:
         return None
 
     def _take(self, delivery: Delivery) -> None:
-        self._report.landed(delivery)
-        self._landed(delivery)
+        self._report.on_delivery(delivery)
+        self._on_delivery(delivery)

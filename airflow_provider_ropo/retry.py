@@ -18,20 +18,20 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Doubling waits, spread so that many workers do not come back in step.
+    """Exponential backoff with jitter, so that many workers do not come back in step.
 
     :param max_attempts: how often one request is tried in all.
-    :param first: the first wait, in seconds, before spreading.
+    :param initial: the first wait, in seconds, before spreading.
     :param longest: no wait of our own choosing is longer, in seconds.
-    :param patience: the longest wait Ropo One may ask for with ``Retry-After``, in seconds; beyond it the
+    :param max_retry_after: the longest wait Ropo One may ask for with ``Retry-After``, in seconds; beyond it the
         attempt is the last one of this run.
     """
 
     max_attempts: int = 5
-    first: float = 0.5
+    initial: float = 0.5
     longest: float = 30.0
-    patience: float = 120.0
-    spread: Callable[[], float] = field(default=random.random, repr=False)
+    max_retry_after: float = 120.0
+    jitter: Callable[[], float] = field(default=random.random, repr=False)
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float | None:
         """Return the seconds to wait after a failed attempt, or None to give up.
@@ -39,64 +39,64 @@ class Backoff:
         :param attempt: the attempt that failed, from 1.
         :param retry_after: the seconds the answer asked for.
         """
-        if attempt >= self.max_attempts or (retry_after or 0.0) > self.patience:
+        if attempt >= self.max_attempts or (retry_after or 0.0) > self.max_retry_after:
             return None
         # Spread below the bound, not above it: at the bound, too, no two workers wait alike.
-        wait: float = min(self.longest, self.first * 2.0 ** (attempt - 1)) * (0.5 + self.spread() / 2)
+        wait: float = min(self.longest, self.initial * 2.0 ** (attempt - 1)) * (0.5 + self.jitter() / 2)
         return wait if retry_after is None else retry_after + wait * 0.1
 
 
-class Ending(NamedTuple, Generic[R]):
+class RetryResult(NamedTuple, Generic[R]):
     """How a row of attempts ended.
 
     :param result: what the request returned, or the error of its last attempt.
     :param attempts: how many there were.
-    :param unanswered: one of them may have arrived without our knowing.
+    :param may_have_arrived: one of them may have arrived without our knowing.
     :param seconds: how long each attempt took, without the waits between.
     """
 
     result: R | RopoError
     attempts: int
-    unanswered: bool
+    may_have_arrived: bool
     seconds: tuple[float, ...] = ()
 
 
-def patiently(seconds: float) -> bool:
+def sleep(seconds: float) -> bool:
     """Wait, and never ask to stop."""
     time.sleep(seconds)
     return False
 
 
-def persist(
+def call_with_retries(
     request: Callable[[], R],
     backoff: Backoff,
     *,
     what: str,
-    wait: Callable[[float], bool] = patiently,
-    unanswered: bool = False,
-) -> Ending[R]:
+    wait: Callable[[float], bool] = sleep,
+    may_have_arrived: bool = False,
+) -> RetryResult[R]:
     """Try a request until it succeeds, fails for good, or the attempts are used up.
 
     Only an answer, or the lack of one, is caught: a bug passes through.
 
     :param what: what to call the request in the log, as in ``event 1a2b3c4d5``.
     :param wait: waits that many seconds; true if there are to be no more attempts.
-    :param unanswered: an attempt before these may have arrived.
+    :param may_have_arrived: an attempt before these may have arrived.
     """
     took: tuple[float, ...] = ()
     while True:
         attempt, began = len(took) + 1, time.monotonic()
         try:
             result = request()
-            return Ending(result, attempt, unanswered, (*took, time.monotonic() - began))
+            return RetryResult(result, attempt, may_have_arrived, (*took, time.monotonic() - began))
         except (RopoTransportError, RopoResponseError) as error:
             took = (*took, time.monotonic() - began)
-            unanswered = unanswered or error.may_have_arrived
+            may_have_arrived = may_have_arrived or error.may_have_arrived
             retry_after = getattr(error, "retry_after", None)
             delay = backoff.delay(attempt, retry_after) if error.transient else None
             if delay is None:
-                return Ending(error, attempt, unanswered, took)
+                return RetryResult(error, attempt, may_have_arrived, took)
             log.warning("%s: attempt %d of %d: %s; again in %.1f s", what, attempt, backoff.max_attempts, error, delay)
             last = error
         if wait(delay):
-            return Ending(last, attempt, unanswered, took)
+            return RetryResult(last, attempt, may_have_arrived, took)

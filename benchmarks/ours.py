@@ -21,10 +21,10 @@ from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
 from airflow_provider_ropo.intake.spool import Spool
-from airflow_provider_ropo.ledger.decisions import Rules
+from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger.protocol import Memory, NoMemory
+from airflow_provider_ropo.ledger.protocol import Ledger, NullLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.timezones import find_timezone
@@ -84,15 +84,15 @@ def payloads(count: int) -> list[dict[str, Any]]:
     return [make_event(number).to_payload() for number in range(count)]
 
 
-def post(server: str, count: int, workers: int, memory: Memory | None = None) -> Took:
+def post(server: str, count: int, workers: int, ledger: Ledger | None = None) -> Took:
     """Post so many events; signing in and filling the spool are not measured.
 
-    :param memory: the ledger; None: without one.
+    :param ledger: the ledger; None: without one.
     """
     client = RopoClient(RopoSettings("benchmark", server, "1000011", "sandbox"))
     client.sign_in()
     took, summary = dispatch(
-        lambda event: client.post_usageplace_event(event.to_payload()), count, workers, memory or NoMemory()
+        lambda event: client.post_usageplace_event(event.to_payload()), count, workers, ledger or NullLedger()
     )
     client.close()
     if summary.count(DeliveryStatus.DELIVERED) != count:
@@ -100,14 +100,14 @@ def post(server: str, count: int, workers: int, memory: Memory | None = None) ->
     return took
 
 
-def dispatch(send: Any, count: int, workers: int, memory: Memory) -> tuple[Took, DeliverySummary]:
+def dispatch(send: Any, count: int, workers: int, ledger: Ledger) -> tuple[Took, DeliverySummary]:
     """Let the dispatcher send so many events."""
     summary = DeliverySummary(rows=count)
     with Spool(ZONE) as spool:
         for number in range(count):
             spool.add(number, make_event(number))
-        spool.settle(gathers=True)
-        dispatcher = Dispatcher(send, summary.add, memory=memory, max_workers=workers, stop=threading.Event())
+        spool.merge_rows(merges_invoices=True)
+        dispatcher = Dispatcher(send, summary.add, ledger=ledger, max_workers=workers, stop=threading.Event())
         with Stopwatch() as watch:
             dispatcher.run(spool.lanes())
     return watch.took, summary
@@ -115,7 +115,7 @@ def dispatch(send: Any, count: int, workers: int, memory: Memory) -> tuple[Took,
 
 def ledger(engine: sa.engine.Engine, run: str) -> DeliveryLedger:
     """Return the ledger in that database, as one run sees it."""
-    opened = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), Claimant("dag", "task", run, -1, 1), Rules())
+    opened = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), Claimant("dag", "task", run, -1, 1), LedgerPolicy())
     opened.prepare()
     return opened
 

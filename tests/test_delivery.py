@@ -14,7 +14,7 @@ from airflow_provider_ropo.errors import (
     RopoTimeoutError,
 )
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.retry import Ending
+from airflow_provider_ropo.retry import RetryResult
 
 OK = object()
 REJECTED = RopoRejectedError("HTTP 400: unknown code", status_code=400)
@@ -22,7 +22,7 @@ UNWELL = RopoServerError("HTTP 503", status_code=503)
 SILENT = RopoTimeoutError("no answer in 30 s")
 AWAY = RopoConnectError("no route to host")
 REFUSED = RopoAuthenticationError("sign-in refused", status_code=401)
-SILENCE = " (an earlier attempt went unanswered and may have arrived)"
+SILENCE = " (an earlier attempt went may_have_arrived and may have arrived)"
 
 
 def test_delivery_of_an_invalid_row() -> None:
@@ -41,7 +41,7 @@ def test_delivery_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "unanswered", "status", "detail", "http_status"),
+    ("result", "may_have_arrived", "status", "detail", "http_status"),
     [
         (OK, False, "delivered", "", None),
         (OK, True, "delivered", "", None),
@@ -73,11 +73,11 @@ def test_what_becomes_of_an_event(
     detail: str,
     http_status: int | None,
     *,
-    unanswered: bool,
+    may_have_arrived: bool,
     make_event: Callable[..., UsageplaceEvent],
 ) -> None:
     """How the attempts ended says what became of the event: one that may have arrived is unconfirmed."""
-    delivery = delivery_of(make_event("a1", "A"), Ending(result, 2, unanswered))
+    delivery = delivery_of(make_event("a1", "A"), RetryResult(result, 2, may_have_arrived))
 
     assert Delivery(DeliveryStatus(status), "a1", "A", detail, http_status, 2) == delivery
 

@@ -18,9 +18,9 @@ from airflow_provider_ropo.errors import (
     RopoServerError,
     RopoTimeoutError,
 )
-from airflow_provider_ropo.retry import Backoff, Ending, patiently, persist
+from airflow_provider_ropo.retry import Backoff, RetryResult, call_with_retries, sleep
 
-BACKOFF = Backoff(max_attempts=3, first=1.0, spread=lambda: 1.0)
+BACKOFF = Backoff(max_attempts=3, initial=1.0, jitter=lambda: 1.0)
 OK = object()
 REJECTED = RopoRejectedError("HTTP 400: unknown code", status_code=400)
 UNWELL = RopoServerError("HTTP 503", status_code=503)
@@ -62,7 +62,7 @@ def answered(*answers: Any) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(
-    ("answers", "result", "attempts", "unanswered"),
+    ("answers", "result", "attempts", "may_have_arrived"),
     [
         ([OK], OK, 1, False),
         ([UNWELL, OK], OK, 2, False),
@@ -88,18 +88,20 @@ def answered(*answers: Any) -> Callable[[], object]:
         "refused",
     ],
 )
-def test_persist(answers: list[Any], result: object, attempts: int, *, unanswered: bool, wait: Wait) -> None:
+def test_call_with_retries(
+    answers: list[Any], result: object, attempts: int, *, may_have_arrived: bool, wait: Wait
+) -> None:
     """A request is tried until it succeeds, fails for good, or the attempts are used up; the last end counts."""
-    ending = persist(answered(*answers), BACKOFF, what="it", wait=wait)
+    ended = call_with_retries(answered(*answers), BACKOFF, what="it", wait=wait)
 
-    assert result is ending.result
-    assert (attempts, unanswered) == (ending.attempts, ending.unanswered)
+    assert result is ended.result
+    assert (attempts, may_have_arrived) == (ended.attempts, ended.may_have_arrived)
     assert [1.0, 2.0][: attempts - 1] == wait.waits
 
 
 def test_every_wait_is_said(caplog: pytest.LogCaptureFixture, wait: Wait) -> None:
     """Before each wait the log says what failed, why, and when it is tried again."""
-    persist(answered(UNWELL, AWAY, OK), BACKOFF, what="event a1", wait=wait)
+    call_with_retries(answered(UNWELL, AWAY, OK), BACKOFF, what="event a1", wait=wait)
 
     assert [
         "event a1: attempt 1 of 3: HTTP 503; again in 1.0 s",
@@ -112,37 +114,37 @@ def test_told_to_stop(error: RopoError) -> None:
     """Told to stop while it waits, it makes no more attempts, and the last error is the end."""
     wait = Wait(stop_at=1)
 
-    ending = persist(answered(error, OK), BACKOFF, what="it", wait=wait)
+    result = call_with_retries(answered(error, OK), BACKOFF, what="it", wait=wait)
 
-    assert Ending(error, 1, error is SILENT) == ending._replace(seconds=())
+    assert RetryResult(error, 1, error is SILENT) == result._replace(seconds=())
     assert [1.0] == wait.waits
 
 
 @pytest.mark.parametrize("answers", [[OK], [UNWELL] * 3, [REJECTED]], ids=["success", "used up", "rejected"])
 def test_what_went_unanswered_before(answers: list[Any], wait: Wait) -> None:
     """What may have arrived before these attempts still may after them."""
-    assert persist(answered(*answers), BACKOFF, what="it", wait=wait, unanswered=True).unanswered
+    assert call_with_retries(answered(*answers), BACKOFF, what="it", wait=wait, may_have_arrived=True).may_have_arrived
 
 
 @pytest.mark.parametrize(
-    ("asked", "waits"), [(20.0, [20.1]), (120.0, [120.1]), (None, [1.0])], ids=["seconds", "patience", "nothing"]
+    ("asked", "waits"), [(20.0, [20.1]), (120.0, [120.1]), (None, [1.0])], ids=["seconds", "max_retry_after", "nothing"]
 )
 def test_retry_after(asked: float | None, waits: list[float], wait: Wait) -> None:
     """The wait is at least what the answer asks for."""
     busy = RopoRateLimitError("HTTP 429", status_code=429, retry_after=asked)
 
-    persist(answered(busy, OK), BACKOFF, what="it", wait=wait)
+    call_with_retries(answered(busy, OK), BACKOFF, what="it", wait=wait)
 
     assert waits == wait.waits
 
 
 def test_retry_after_beyond_patience(wait: Wait) -> None:
-    """An answer that asks for more patience than we have ends the attempts at once, without a wait."""
+    """An answer that asks for a longer wait than the maximum ends the attempts at once, without a wait."""
     closed = RopoServerError("HTTP 503", status_code=503, retry_after=3600.0)
 
-    ending = persist(answered(closed), BACKOFF, what="it", wait=wait)
+    result = call_with_retries(answered(closed), BACKOFF, what="it", wait=wait)
 
-    assert Ending(closed, 1, unanswered=False) == ending._replace(seconds=())
+    assert RetryResult(closed, 1, may_have_arrived=False) == result._replace(seconds=())
     assert [] == wait.waits
 
 
@@ -160,7 +162,7 @@ def test_retry_after_beyond_patience(wait: Wait) -> None:
 def test_bug_passes_through(bug: BaseException, wait: Wait) -> None:
     """Only an answer, or the lack of one, is an end: anything else comes out as it is."""
     with pytest.raises(type(bug)) as raised:
-        persist(answered(UNWELL, bug), BACKOFF, what="it", wait=wait)
+        call_with_retries(answered(UNWELL, bug), BACKOFF, what="it", wait=wait)
 
     assert bug is raised.value
     assert [1.0] == wait.waits
@@ -170,7 +172,7 @@ def test_patience_sleeps() -> None:
     """Unless told otherwise, a wait is a sleep after which it goes on."""
     started = time.monotonic()
 
-    assert not patiently(0.02)
+    assert not sleep(0.02)
 
     assert time.monotonic() - started >= 0.02
 
@@ -186,10 +188,10 @@ def test_says_how_long_each_attempt_took() -> None:
         return "here"
 
     began = time.monotonic()
-    ending = persist(request, Backoff(max_attempts=3, first=0.2, spread=lambda: 1.0), what="a request")
+    result = call_with_retries(request, Backoff(max_attempts=3, initial=0.2, jitter=lambda: 1.0), what="a request")
     all_in_all = time.monotonic() - began
 
-    first, second = ending.seconds
+    first, second = result.seconds
     assert 0.05 <= first
     assert 0.01 <= second
     assert 0.2 <= all_in_all - first - second
@@ -197,19 +199,19 @@ def test_says_how_long_each_attempt_took() -> None:
 
 def steady(**options: float) -> Backoff:
     """Return a backoff whose waits are as long as they may be."""
-    return Backoff(spread=lambda: 1.0, **options)  # type: ignore[arg-type]
+    return Backoff(jitter=lambda: 1.0, **options)  # type: ignore[arg-type]
 
 
 def test_waits_double() -> None:
     """Each wait is twice the one before, until the attempts are used up."""
-    backoff = steady(max_attempts=5, first=0.5)
+    backoff = steady(max_attempts=5, initial=0.5)
 
     assert [0.5, 1.0, 2.0, 4.0, None] == [backoff.delay(attempt) for attempt in range(1, 6)]
 
 
 def test_waits_are_bounded() -> None:
     """No wait of our own choosing is longer than the longest."""
-    backoff = steady(max_attempts=1000, first=0.5, longest=30.0)
+    backoff = steady(max_attempts=1000, initial=0.5, longest=30.0)
 
     assert [16.0, 30.0, 30.0, 30.0] == [backoff.delay(attempt) for attempt in (6, 7, 8, 999)]
 
@@ -217,7 +219,7 @@ def test_waits_are_bounded() -> None:
 @pytest.mark.parametrize(("chance", "expected"), [(0.0, 15.0), (0.5, 22.5), (1.0, 30.0)], ids=str)
 def test_waits_are_spread_at_the_bound_too(chance: float, expected: float) -> None:
     """A wait is spread over its upper half, so that at the bound, too, no two workers come back in step."""
-    backoff = Backoff(max_attempts=50, spread=lambda: chance)
+    backoff = Backoff(max_attempts=50, jitter=lambda: chance)
 
     assert expected == backoff.delay(20)
 
@@ -241,15 +243,15 @@ def test_one_attempt() -> None:
 @pytest.mark.parametrize("asked", [0.0, 1.0, 45.0, 120.0], ids=str)
 def test_retry_after_is_honoured(asked: float) -> None:
     """The wait is as long as the answer asks, and a little longer, so that not all come back at once."""
-    wait = steady(max_attempts=5, first=0.5, patience=120.0).delay(1, retry_after=asked)
+    wait = steady(max_attempts=5, initial=0.5, max_retry_after=120.0).delay(1, retry_after=asked)
 
     assert wait is not None
     assert asked < wait <= asked + 0.1
 
 
 def test_no_delay_beyond_patience() -> None:
-    """Longer than our patience is left to the next run."""
-    assert steady(patience=120.0).delay(1, retry_after=120.5) is None
+    """A wait longer than max_retry_after is left to the next run."""
+    assert steady(max_retry_after=120.0).delay(1, retry_after=120.5) is None
 
 
 def test_retry_after_may_be_longer_than_our_longest() -> None:
@@ -263,4 +265,4 @@ def test_retry_after_may_be_longer_than_our_longest() -> None:
 def test_backoff_is_frozen() -> None:
     """A rule of waiting is a value."""
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Backoff().first = 0.0  # type: ignore[misc]
+        Backoff().initial = 0.0  # type: ignore[misc]

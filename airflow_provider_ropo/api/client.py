@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from airflow_provider_ropo.api.responses import Receipt, classify, customers_data, read_token
+from airflow_provider_ropo.api.responses import Receipt, interpret_response, personal_data, read_token
 from airflow_provider_ropo.api.settings import RopoSettings
-from airflow_provider_ropo.api.tokens import Token, TokenKeeper, lifetime_of
-from airflow_provider_ropo.api.transport import Wire
+from airflow_provider_ropo.api.tokens import Token, TokenCache, lifetime_of
+from airflow_provider_ropo.api.transport import Transport
 from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConnectError,
@@ -37,8 +37,8 @@ class RopoClient:
         self._settings = settings
         self._on_token = on_token
         self._clock = clock
-        self._keeper = TokenKeeper(self._fetch_token, clock)
-        self._wire = Wire(settings)
+        self._token_cache = TokenCache(self._fetch_token, clock)
+        self._transport = Transport(settings)
 
     def sign_in(self) -> dt.datetime:
         """Make sure that there is a token (``POST /token``, API reference "Auth").
@@ -47,7 +47,7 @@ class RopoClient:
         :raises RopoAuthenticationError: if Ropo One refuses the customer number or the API code.
         :raises RopoError: if it gives no sensible answer.
         """
-        token = self._keeper.get()
+        token = self._token_cache.get()
         left = token.issued + token.lifetime - self._clock()
         return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
 
@@ -58,10 +58,10 @@ class RopoClient:
 
         :raises RopoError: the one error of the tree that tells what happened.
         """
-        token = self._keeper.get()
+        token = self._token_cache.get()
         result = self._post_event(payload, token)
         if isinstance(result, RopoAuthenticationError):
-            result = self._post_event(payload, self._keeper.get(instead_of=token))
+            result = self._post_event(payload, self._token_cache.get(rejected=token))
         if isinstance(result, RopoAuthenticationError):
             raise self._named(result, "refuses even a fresh token; ask Ropo support whether the API code may report")
         if isinstance(result, RopoResponseError):
@@ -70,23 +70,23 @@ class RopoClient:
 
     def close(self) -> None:
         """Close every connection."""
-        self._wire.close()
+        self._transport.close()
 
     def _post_event(self, payload: Mapping[str, Any], token: Token) -> Receipt | RopoResponseError:
-        answer = self._wire.post("/rest/usageplace/event", payload, token.value)
-        return classify(*answer, now=dt.datetime.now(dt.UTC), secrets=self._secrets(payload, token))
+        answer = self._transport.post("/rest/usageplace/event", payload, token.value)
+        return interpret_response(*answer, now=dt.datetime.now(dt.UTC), secrets=self._secrets(payload, token))
 
     def _secrets(self, payload: Mapping[str, Any], token: Token) -> Iterator[str]:
         """Yield what an answer may quote and a log must not; worked out only where there is something to say."""
         yield token.value
         yield self._settings.apicode
-        yield from customers_data(payload)
+        yield from personal_data(payload)
 
     def _fetch_token(self) -> Token:
         settings, issued = self._settings, self._clock()
         credentials = {"cid": settings.cid, "apicode": settings.apicode}
         try:
-            answer = self._wire.post("/rest/token", credentials)
+            answer = self._transport.post("/rest/token", credentials)
         except RopoTransportError as error:
             # Whatever became of the sign-in, no event left with it.
             raise RopoConnectError(f"signing in: {error}") from error

@@ -44,7 +44,7 @@ class Receipt:
     status_code: int
 
 
-def classify(
+def interpret_response(
     status_code: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -114,7 +114,7 @@ def _refusal(
     )
 
 
-def customers_data(payload: Mapping[str, Any]) -> Iterator[str]:
+def personal_data(payload: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a payload says about a customer, which an answer may quote."""
     yield from (str(payload[key]) for key in ("customernumber", "contract_no") if key in payload)
     description = payload.get("description") or ""

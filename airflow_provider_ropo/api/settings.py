@@ -80,7 +80,7 @@ def _checked(
     # A form leaves fields nobody filled in as null or empty.
     extra = {name: value for name, value in extra.items() if value not in (None, "")}
     server, hostname = _server(host, port, schema)
-    if server.startswith("http://") and not is_loopback(hostname) and not _flag(extra, "allow_http"):
+    if server.startswith("http://") and not is_loopback(hostname) and not _parse_bool(extra, "allow_http"):
         raise RopoConfigurationError(
             f"Server (host) {server} is plain http, which would show the API code to the network; use https"
         )
@@ -94,7 +94,7 @@ def _checked(
         _timezone(extra, hostname),
         _timeout(extra),
         _verify(extra),
-        _flag(extra, "jobid_as_string"),
+        _parse_bool(extra, "jobid_as_string"),
     )
 
 
@@ -196,7 +196,7 @@ def _is_ca_bundle(path: str) -> bool:
         return True
 
 
-def _flag(extra: Mapping[str, Any], name: str) -> bool:
+def _parse_bool(extra: Mapping[str, Any], name: str) -> bool:
     """Read a yes or no, which a connection URI gives as text."""
     value = str(extra.get(name, False)).casefold()
     if value not in {"true", "false"}:

@@ -14,7 +14,7 @@ from airflow_provider_ropo.errors import RopoAuthenticationError
 #: "Token will expire in 2 hours" (Ropo One API, "Auth").
 DOCUMENTED_LIFETIME = 7_200.0
 #: A token is renewed this long before it ends, in seconds, or after nine tenths of a short life.
-MARGIN = 60.0
+RENEWAL_MARGIN = 60.0
 #: A token that claims to be good for longer counts its seconds in some unit of its own.
 _LONGEST_LIFETIME = 366 * 86_400.0
 
@@ -32,9 +32,9 @@ class Token:
     lifetime: float
     issued: float
 
-    def is_due(self, now: float) -> bool:
+    def needs_renewal(self, now: float) -> bool:
         """Is it time to sign in again?"""
-        return now - self.issued >= self.lifetime - min(MARGIN, self.lifetime / 10)
+        return now - self.issued >= self.lifetime - min(RENEWAL_MARGIN, self.lifetime / 10)
 
 
 def lifetime_of(token: str, now: float) -> float:
@@ -53,7 +53,7 @@ def lifetime_of(token: str, now: float) -> float:
     return lifetime if 0 < lifetime <= _LONGEST_LIFETIME else DOCUMENTED_LIFETIME
 
 
-class TokenKeeper:
+class TokenCache:
     """Hands out one token to all threads; whoever needs a new one first fetches it, the others wait for that.
 
     :param fetch: signs in.
@@ -67,17 +67,17 @@ class TokenKeeper:
         self._token: Token | None = None
         self._refusal: RopoAuthenticationError | None = None
 
-    def get(self, *, instead_of: Token | None = None) -> Token:
+    def get(self, *, rejected: Token | None = None) -> Token:
         """Return a token that is good.
 
-        :param instead_of: a token that was refused; it is not handed out again.
+        :param rejected: a token that was refused; it is not handed out again.
         :raises RopoError: whatever signing in raised; a refusal is final.
         """
         with self._lock:
             if self._refusal is not None:
                 raise copy.copy(self._refusal)
             token = self._token
-            if token is None or token is instead_of or token.is_due(self._clock()):
+            if token is None or token is rejected or token.needs_renewal(self._clock()):
                 try:
                     token = self._token = self._fetch()
                 except RopoAuthenticationError as error:

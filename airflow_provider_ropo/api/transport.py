@@ -35,7 +35,7 @@ _NEVER_LEFT = (
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
-class Answer(NamedTuple):
+class RawResponse(NamedTuple):
     """What came back: status, headers (letter case aside) and the body, or its beginning."""
 
     status_code: int
@@ -60,7 +60,7 @@ class _Adapter(HTTPAdapter):
         super().close()
 
 
-class _Line:
+class _ThreadSession:
     """One thread's way to the server: what no two posts differ in is worked out once."""
 
     def __init__(self, settings: RopoSettings, environment: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ class _Line:
         self._adapter.close()
 
 
-class Wire:
+class Transport:
     """Posts to one server; safe to share between threads, each of which has connections of its own.
 
     :param settings: which server, and how to reach it.
@@ -105,7 +105,7 @@ class Wire:
     def __init__(self, settings: RopoSettings) -> None:
         self._settings = settings
         self._local = threading.local()
-        self._lines: list[_Line] = []
+        self._sessions: list[_ThreadSession] = []
         # Proxies and certificate bundles of the environment, looked up once.
         self._environment = requests.Session().merge_environment_settings(
             settings.server, {}, stream=True, verify=settings.verify, cert=None
@@ -114,7 +114,7 @@ class Wire:
             # A proxy would carry the API code off this machine, and call itself under that name.
             self._environment["proxies"] = {}
 
-    def post(self, path: str, body: Mapping[str, Any], token: str | None = None) -> Answer:
+    def post(self, path: str, body: Mapping[str, Any], token: str | None = None) -> RawResponse:
         """Post a JSON body, once, and return the answer.
 
         :raises RopoTransportError: if there is none; a :class:`RopoConnectError` if nothing left.
@@ -122,8 +122,8 @@ class Wire:
         """
         settings = self._settings
         try:
-            answer = self._line().post(path, _encode(body).encode(), token)
-            return Answer(answer.status_code, answer.headers, _body(answer, settings.timeout))
+            answer = self._thread_session().post(path, _encode(body).encode(), token)
+            return RawResponse(answer.status_code, answer.headers, _body(answer, settings.timeout))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise self._transport_error(error) from None
         except OSError as error:
@@ -135,14 +135,14 @@ class Wire:
 
     def close(self) -> None:
         """Close every connection."""
-        for line in list(self._lines):
+        for line in list(self._sessions):
             line.close()
 
-    def _line(self) -> _Line:
-        line: _Line | None = getattr(self._local, "line", None)
+    def _thread_session(self) -> _ThreadSession:
+        line: _ThreadSession | None = getattr(self._local, "line", None)
         if line is None:
-            line = self._local.line = _Line(self._settings, self._environment)
-            self._lines.append(line)
+            line = self._local.line = _ThreadSession(self._settings, self._environment)
+            self._sessions.append(line)
         return line
 
     def _transport_error(self, error: Exception) -> RopoError:
@@ -240,5 +240,5 @@ def _is_before_tls(cause: OSError) -> bool:
     The same errors come later too, when they mean nothing of the kind: where they come from tells them apart.
     """
     return getattr(cause, "library", None) == "X509" or any(
-        frame.f_code.co_name == "do_handshake" for frame, _line in traceback.walk_tb(cause.__traceback__)
+        frame.f_code.co_name == "do_handshake" for frame, _thread_session in traceback.walk_tb(cause.__traceback__)
     )

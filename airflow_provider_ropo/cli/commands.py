@@ -16,7 +16,7 @@ from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from airflow_provider_ropo.cli.ledger import not_delivered
-from airflow_provider_ropo.cli.run import find_task, imagine_run, on_its_own, render
+from airflow_provider_ropo.cli.run import find_task, render, simulate_run, without_supervisor
 from airflow_provider_ropo.errors import RopoError
 from airflow_provider_ropo.hooks.ropo import RopoHook
 from airflow_provider_ropo.reporting.summary import DeliverySummary
@@ -27,7 +27,7 @@ from airflow_provider_ropo.reporting.summary import DeliverySummary
 @providers_configuration_loaded
 def check(args: Namespace) -> None:
     """Sign in, and say what came of it."""
-    with _in_a_sentence(args):
+    with one_line_errors(args):
         good, message = RopoHook(args.conn_id).test_connection()
     if not good:
         raise SystemExit(message)
@@ -39,11 +39,11 @@ def check(args: Namespace) -> None:
 @providers_configuration_loaded
 def preview(args: Namespace) -> None:
     """Show what a task would post; exit with 1 where the task would be red."""
-    with _in_a_sentence(args):
+    with one_line_errors(args):
         task = find_task(args.dag_id, args.task_id, args.bundle_name)
-        run = imagine_run(task.dag, args.date, args.conf)
+        run = simulate_run(task.dag, args.date, args.conf)
         print(f"{args.dag_id}.{args.task_id}, {run.window}\n")
-        with on_its_own():
+        with without_supervisor():
             operator, context = render(task, run, args.map_index)
             with set_current_context(context):
                 summary, _ = operator.deliver(context, preview=True)
@@ -55,12 +55,12 @@ def preview(args: Namespace) -> None:
 
 
 def _print_payloads(summary: DeliverySummary) -> None:
-    for payload in summary.shown:
+    for payload in summary.sample:
         print(json.dumps(payload, ensure_ascii=False))
-    more = summary.as_dict()["undelivered"] - len(summary.shown)
+    more = summary.as_dict()["undelivered"] - len(summary.sample)
     if more > 0:
         print(f"… and {more:,} more")
-    if summary.shown:
+    if summary.sample:
         print()
 
 
@@ -69,7 +69,7 @@ def _print_payloads(summary: DeliverySummary) -> None:
 @providers_configuration_loaded
 def ledger(args: Namespace) -> None:
     """List what is not delivered."""
-    with _in_a_sentence(args):
+    with one_line_errors(args):
         # One more than is shown, to know whether that is all.
         events = not_delivered(args.conn_id, args.table, args.limit + 1)
     AirflowConsole().print_as(data=events[: args.limit], output=args.output)
@@ -78,7 +78,7 @@ def ledger(args: Namespace) -> None:
 
 
 @contextmanager
-def _in_a_sentence(args: Namespace) -> Iterator[None]:
+def one_line_errors(args: Namespace) -> Iterator[None]:
     """End the command with what went wrong in one sentence; with ``--verbose``, with the traceback."""
     # Connections and variables come from Airflow's database, too, as in Airflow's own commands.
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"

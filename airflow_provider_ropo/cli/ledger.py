@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_ropo.delivery import GOOD
+from airflow_provider_ropo.delivery import ARRIVED
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.ledger.schema import define
+from airflow_provider_ropo.ledger.schema import define_table
 from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.task.connections import database_hook
 
@@ -36,7 +36,7 @@ def not_delivered(conn_id: str, table: str, limit: int) -> list[dict[str, Any]]:
         if not LedgerTable(engine, table).exists():
             raise RopoConfigurationError(f"there is no ledger {table} in the database of connection {conn_id!r}")
         with engine.connect() as connection:
-            rows = connection.execute(_statement(define(table)).limit(limit))
+            rows = connection.execute(_statement(define_table(table)).limit(limit))
             return [dict(zip(_SHOWN, row, strict=True)) for row in rows]
     finally:
         engine.dispose()
@@ -47,7 +47,7 @@ def _statement(ledger: sa.Table) -> sa.Select[Any]:
     states = sa.select(ledger, newest.label("newest")).subquery("states")
     return (
         sa.select(*(states.c[name] for name in _SHOWN))
-        .where(states.c.newest == 1, states.c.delivery_status.not_in(sorted(GOOD)))
+        .where(states.c.newest == 1, states.c.delivery_status.not_in(sorted(ARRIVED)))
         # An event that never was one has no time.
         .order_by(states.c.event_time, states.c.recorded_at, states.c.event_id)
     )

@@ -66,7 +66,7 @@ def _reports(task: Any) -> bool:  # noqa: ANN401
     return issubclass(task.operator_class if task.is_mapped else type(task), UsageplaceEventOperator)
 
 
-def imagine_run(dag: DAG, logical_date: str, conf: str | None) -> Run:
+def simulate_run(dag: DAG, logical_date: str, conf: str | None) -> Run:
     """Return the run of a DAG with that logical date: the scheduled one, or else one triggered by hand.
 
     :param conf: a JSON object.
@@ -123,7 +123,7 @@ def render(task: Any, run: Run, map_index: int) -> tuple[UsageplaceEventOperator
 
 
 @contextmanager
-def on_its_own() -> Iterator[None]:
+def without_supervisor() -> Iterator[None]:
     """Let a task that needs more than an imagined run can give fail in a sentence.
 
     :raises RopoConfigurationError: if it asks for what the supervisor of a real run answers.

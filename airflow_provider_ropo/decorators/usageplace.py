@@ -19,7 +19,7 @@ from airflow_provider_ropo.errors import RopoConfigurationError, RopoError
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.task.data_interval import OTHER_DATES, RUN_DATES, RunDates
-from airflow_provider_ropo.task.redaction import HiddenRows, Veiled, unveiled, veil
+from airflow_provider_ropo.task.redaction import Redacted, RedactedRows, redact, unredacted
 
 #: The operator's parameters that say where rows come from: here, that is the function.
 _NOT_HERE = ("sql", "sql_conn_id", "parameters", "sql_hook_params", "events")
@@ -72,14 +72,14 @@ class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperato
         if inspect.iscoroutinefunction(python_callable) or inspect.isasyncgenfunction(python_callable):
             raise RopoConfigurationError("the function must not be async: rows are read one after the other")
         super().__init__(
-            python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, events=HiddenRows(()), **kwargs
+            python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, events=RedactedRows(()), **kwargs
         )
 
     def deliver(self, context: Context, *, preview: bool) -> tuple[DeliverySummary, RopoError | None]:
         """Read what the function gives, set in order, post."""
         # The arguments are shown by now: the function gets them as they are.
-        self.op_args = [unveiled(value) for value in self.op_args]
-        self.op_kwargs = {name: unveiled(value) for name, value in self.op_kwargs.items()}
+        self.op_args = [unredacted(value) for value in self.op_args]
+        self.op_kwargs = {name: unredacted(value) for name, value in self.op_kwargs.items()}
         self._note_dates(context)
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
@@ -97,12 +97,12 @@ class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperato
         if content is self.op_kwargs and seen_oids:
             # What other tasks handed over to a mapped task is here already, and in place: Airflow logs a field that
             # cannot be rendered as it stands.
-            self.op_kwargs.update({name: Veiled(arg) for name, arg in content.items() if id(arg) in seen_oids})
+            self.op_kwargs.update({name: Redacted(arg) for name, arg in content.items() if id(arg) in seen_oids})
         rendered = super().render_template(content, context, jinja_env, seen_oids)
         if content is self.op_kwargs:
-            return {name: veil(content[name], value) for name, value in rendered.items()}
+            return {name: redact(content[name], value) for name, value in rendered.items()}
         if content is self.op_args:
-            return [veil(given, value) for given, value in zip(content, rendered, strict=True)]
+            return [redact(given, value) for given, value in zip(content, rendered, strict=True)]
         return rendered
 
     @staticmethod

@@ -9,52 +9,52 @@ from collections.abc import Callable
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, RopoUnavailableError
 
 #: So many events in a row that did not arrive, and none that did, are enough,
-HOPELESS = 20
+FAILURE_LIMIT = 20
 #: or so many attempts, over at least so many seconds.
-HOPELESS_ATTEMPTS, HOPELESS_AFTER = 5, 120.0
+MIN_ATTEMPTS, FAILURE_WINDOW = 5, 120.0
 
 
-def asks_for_long(result: object, patience: float) -> RopoUnavailableError | None:
+def asks_for_long(result: object, max_retry_after: float) -> RopoUnavailableError | None:
     """Return the error to end a run with, if Ropo One asks to wait for longer than a run does.
 
     :param result: what a request came to.
-    :param patience: seconds.
+    :param max_retry_after: seconds.
     """
     retry_after = getattr(result, "retry_after", None) or 0.0
-    if retry_after <= patience:
+    if retry_after <= max_retry_after:
         return None
     message = f"Ropo One asks to wait {retry_after:,.0f} s, so the run ends early: {result}"
     return RopoUnavailableError(message, retry_after=retry_after)
 
 
-class Breaker:
+class CircuitBreaker:
     """Watches what becomes of attempts and events; safe to share between threads.
 
-    :param patience: seconds, the longest ``Retry-After`` that a run waits for.
+    :param max_retry_after: seconds, the longest ``Retry-After`` that a run waits for.
     :param clock: seconds, from any start.
     """
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._patience = patience
+    def __init__(self, max_retry_after: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_retry_after = max_retry_after
         self._clock = clock
         self._lock = threading.Lock()
         self._events = self._attempts = 0
         self._failing_since = 0.0
 
-    def attempted(self, *, in_vain: bool) -> None:
+    def record_attempt(self, *, failed: bool) -> None:
         """Take note of an attempt; in vain is one that another attempt may mend."""
         with self._lock:
-            if in_vain and not self._attempts:
+            if failed and not self._attempts:
                 self._failing_since = self._clock()
-            self._attempts = self._attempts + 1 if in_vain else 0
+            self._attempts = self._attempts + 1 if failed else 0
 
     @property
     def is_open(self) -> bool:
         """Has nothing got through for long, so that another attempt would be in vain, too?"""
         with self._lock:
-            return self._attempts >= HOPELESS_ATTEMPTS and self._clock() - self._failing_since >= HOPELESS_AFTER
+            return self._attempts >= MIN_ATTEMPTS and self._clock() - self._failing_since >= FAILURE_WINDOW
 
-    def ended(self, result: object, *, arrived: bool) -> RopoError | None:
+    def record_event(self, result: object, *, arrived: bool) -> RopoError | None:
         """Take note of how an event ended; return the error to end the run with, if it is time to.
 
         :param result: the receipt, or the error of the last attempt.
@@ -64,11 +64,11 @@ class Breaker:
             self._events = 0 if arrived else self._events + 1
         if isinstance(result, RopoAuthenticationError):
             return result
-        if (long := asks_for_long(result, self._patience)) is not None:
+        if (long := asks_for_long(result, self._max_retry_after)) is not None:
             return long
         early = "so the run ends early"
-        if self._events >= HOPELESS:
-            return RopoUnavailableError(f"{HOPELESS} events in a row did not arrive, {early}; the last: {result}")
+        if self._events >= FAILURE_LIMIT:
+            return RopoUnavailableError(f"{FAILURE_LIMIT} events in a row did not arrive, {early}; the last: {result}")
         if self.is_open:
-            return RopoUnavailableError(f"nothing got through for {HOPELESS_AFTER:,.0f} s, {early}; the last: {result}")
+            return RopoUnavailableError(f"nothing got through for {FAILURE_WINDOW:,.0f} s, {early}; the last: {result}")
         return None

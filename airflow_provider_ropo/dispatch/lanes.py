@@ -9,7 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.ledger.decisions import Standing
+from airflow_provider_ropo.ledger.decisions import Decision
 
 
 @dataclass(eq=False, slots=True)
@@ -18,26 +18,26 @@ class Lane:
 
     source: Iterator[UsageplaceEvent]
     #: Looked up once, and not yet due.
-    ahead: deque[UsageplaceEvent] = field(default_factory=deque)
+    unclaimed: deque[UsageplaceEvent] = field(default_factory=deque)
     #: Claimed, and not yet sent.
-    ready: deque[tuple[UsageplaceEvent, Standing]] = field(default_factory=deque)
-    flying: bool = False
-    hungry: bool = False
-    ended: bool = False
+    claimed: deque[tuple[UsageplaceEvent, Decision]] = field(default_factory=deque)
+    in_flight: bool = False
+    wants_refill: bool = False
+    exhausted: bool = False
     #: The event that has not arrived, for which those that are still to be looked up have to wait.
-    waits_for: str | None = None
+    blocked_by: str | None = None
 
     def take(self, count: int) -> list[UsageplaceEvent]:
         """Take the next few events to look up."""
-        events = [self.ahead.popleft() for _ in range(min(count, len(self.ahead)))]
+        events = [self.unclaimed.popleft() for _ in range(min(count, len(self.unclaimed)))]
         events += islice(self.source, count - len(events))
-        self.hungry, self.ended = False, len(events) < count
+        self.wants_refill, self.exhausted = False, len(events) < count
         return events
 
     def put_back(self, events: Sequence[UsageplaceEvent]) -> None:
         """Take back events that were looked up and are not due yet; they come first the next time."""
-        self.ahead.extendleft(reversed(events))
-        self.ended = False
+        self.unclaimed.extendleft(reversed(events))
+        self.exhausted = False
 
 
 class Lanes:
@@ -48,34 +48,34 @@ class Lanes:
 
     def __init__(self, sources: Iterable[Iterable[UsageplaceEvent]]) -> None:
         self._new = (Lane(iter(source)) for source in sources)
-        self._hungry: deque[Lane] = deque()
+        self._to_refill: deque[Lane] = deque()
         self._all_begun = False
 
     def take(self, count: int, of_a_lane: int) -> list[tuple[Lane, UsageplaceEvent]]:
         """Take about so many events, those of one lane together and in their order; none if there are no more."""
         events: list[tuple[Lane, UsageplaceEvent]] = []
         while len(events) < count:
-            lane = self._hungry.popleft() if self._hungry else next(self._new, None)
+            lane = self._to_refill.popleft() if self._to_refill else next(self._new, None)
             if lane is None:
                 self._all_begun = True
                 break
             events += [(lane, event) for event in lane.take(of_a_lane)]
         return events
 
-    def feed(self, lane: Lane) -> None:
+    def request_refill(self, lane: Lane) -> None:
         """Take more of a lane the next time, unless there is no more."""
-        if not (lane.ended or lane.hungry):
-            lane.hungry = True
-            self._hungry.append(lane)
+        if not (lane.exhausted or lane.wants_refill):
+            lane.wants_refill = True
+            self._to_refill.append(lane)
 
-    def can_wait(self, flying: int, worth_it: int) -> bool:
+    def should_batch(self, in_flight: int, worth_it: int) -> bool:
         """Is it better to wait until more lanes want more, to take many events at once?
 
-        :param flying: how many lanes have an event on its way.
-        :param worth_it: so many hungry lanes are enough.
+        :param in_flight: how many lanes have an event on its way.
+        :param worth_it: the number of lanes to refill that is enough.
         """
-        few = len(self._hungry) < worth_it and 2 * len(self._hungry) < flying
-        return few and self._all_begun and all(lane.flying for lane in self._hungry)
+        few = len(self._to_refill) < worth_it and 2 * len(self._to_refill) < in_flight
+        return few and self._all_begun and all(lane.in_flight for lane in self._to_refill)
 
 
 class Job(NamedTuple):
@@ -83,4 +83,4 @@ class Job(NamedTuple):
 
     lane: Lane
     event: UsageplaceEvent
-    standing: Standing
+    decision: Decision

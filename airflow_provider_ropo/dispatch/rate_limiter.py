@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class RateLimiter:
     """Says when the next post may go: evenly, at most at a rate, and not while Ropo One has asked for a pause.
 
     :param rate_limit: posts a second, at most; None: as fast as they come.
@@ -20,7 +20,7 @@ class Pace:
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def turn(self, wait: Callable[[float], bool]) -> bool:
+    def acquire(self, wait: Callable[[float], bool]) -> bool:
         """Wait for the next post's turn; return whether it was told to stop meanwhile.
 
         :param wait: waits that many seconds; true if there are to be no more posts.

@@ -1,4 +1,4 @@
-"""Takes one event to Ropo One, at the pace of the whole run; called by the workers."""
+"""Post one event with retries, under the run's rate limit; called by the workers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from airflow_provider_ropo.dispatch.circuit_breaker import Breaker
-from airflow_provider_ropo.dispatch.rate_limiter import Pace
+from airflow_provider_ropo.dispatch.circuit_breaker import CircuitBreaker
+from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
 from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConnectError,
@@ -15,16 +15,16 @@ from airflow_provider_ropo.errors import (
     RopoTransportError,
 )
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.ledger.decisions import Standing
-from airflow_provider_ropo.retry import Backoff, Ending, persist
+from airflow_provider_ropo.ledger.decisions import Decision
+from airflow_provider_ropo.retry import Backoff, RetryResult, call_with_retries
 
 
-class Courier:
+class Sender:
     """Posts events, each as often as it takes; safe to share between threads.
 
     :param send: posts one event; raises one of the tree's errors.
-    :param pace: says when the next post may go, whichever worker's it is.
-    :param breaker: told what becomes of each attempt; says when nothing gets through any more.
+    :param rate_limiter: says when the next post may go, whichever worker's it is.
+    :param circuit_breaker: told what becomes of each attempt; says when nothing gets through any more.
     :param stop: once it is set, nothing more is sent.
     """
 
@@ -32,54 +32,54 @@ class Courier:
         self,
         send: Callable[[UsageplaceEvent], object],
         backoff: Backoff,
-        pace: Pace,
-        breaker: Breaker,
+        rate_limiter: RateLimiter,
+        circuit_breaker: CircuitBreaker,
         stop: threading.Event,
     ) -> None:
         self._send = send
         self._backoff = backoff
-        self._pace = pace
-        self._breaker = breaker
+        self._rate_limiter = rate_limiter
+        self._circuit_breaker = circuit_breaker
         self._stop = stop
 
-    def deliver(self, event: UsageplaceEvent, standing: Standing) -> Ending[object] | None:
+    def deliver(self, event: UsageplaceEvent, decision: Decision) -> RetryResult[object] | None:
         """Post one event; return how its attempts ended, or None if none was begun.
 
-        :param standing: how it stood before; its claim may run out, and then it is another run's to send.
+        :param decision: how it stood before; its claim may run out, and then it is another run's to send.
         """
 
         def rest(seconds: float) -> bool:
-            hopeless = self._breaker.is_open
-            return hopeless or self._stop.wait(seconds) or self._pace.turn(self._stop.wait) or has_run_out()
+            hopeless = self._circuit_breaker.is_open
+            return hopeless or self._stop.wait(seconds) or self._rate_limiter.acquire(self._stop.wait) or has_run_out()
 
         def has_run_out() -> bool:
-            return time.monotonic() >= standing.holds_until
+            return time.monotonic() >= decision.holds_until
 
-        if self._pace.turn(self._stop.wait):
+        if self._rate_limiter.acquire(self._stop.wait):
             return None
         if has_run_out():
             error = RopoConnectError("not sent: the ledger's claim on it ran out before its turn came (claim_timeout)")
-            return Ending(error, 0, standing.unconfirmed)
-        ending = persist(
+            return RetryResult(error, 0, decision.unconfirmed)
+        result = call_with_retries(
             lambda: self._post(event),
             self._backoff,
             what=f"event {event.id}",
             wait=rest,
-            unanswered=standing.unconfirmed,
+            may_have_arrived=decision.unconfirmed,
         )
-        if isinstance(ending.result, RopoAuthenticationError):
+        if isinstance(result.result, RopoAuthenticationError):
             # At once, before another worker tries in vain.
             self._stop.set()
-        return ending
+        return result
 
     def _post(self, event: UsageplaceEvent) -> object:
         try:
             receipt = self._send(event)
         except (RopoTransportError, RopoResponseError) as error:
-            self._breaker.attempted(in_vain=error.transient)
+            self._circuit_breaker.record_attempt(failed=error.transient)
             if isinstance(error, RopoResponseError) and error.retry_after:
                 # Who asks one to wait asks all; longer than we are patient, the run ends instead.
-                self._pace.pause(min(error.retry_after, self._backoff.patience))
+                self._rate_limiter.pause(min(error.retry_after, self._backoff.max_retry_after))
             raise
-        self._breaker.attempted(in_vain=False)
+        self._circuit_breaker.record_attempt(failed=False)
         return receipt

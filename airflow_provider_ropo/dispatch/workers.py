@@ -44,13 +44,13 @@ class Workers(Generic[J, R]):
         """
         return self._results.get(timeout=timeout) if timeout > 0 else self._results.get_nowait()
 
-    def take_back(self) -> Iterator[J]:
+    def cancel_pending(self) -> Iterator[J]:
         """Yield the jobs that no thread has begun, and never will: they may all be at work on others, and stuck."""
         with suppress(queue.Empty):
             while (job := self._jobs.get_nowait()) is not None:
                 yield job
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """Let the threads end, each after the job it is at."""
         for _ in range(self._count):
             self._jobs.put(None)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from airflow_provider_ropo.errors import InvalidRowError
 from airflow_provider_ropo.event.columns import locate_fields, repeated, status_map
 from airflow_provider_ropo.event.values import (
-    UnusableCellError,
+    InvalidValueError,
     UsageplaceStatus,
     is_blank,
     read_integer,
@@ -30,7 +30,7 @@ from airflow_provider_ropo.timezones import DEFAULT_TIMEZONE, find_timezone
 
 T = TypeVar("T")
 
-__all__ = ["Invoice", "RowReader", "UsageplaceEvent", "UsageplaceStatus", "find_timezone", "masked"]
+__all__ = ["Invoice", "RowReader", "UsageplaceEvent", "UsageplaceStatus", "find_timezone", "mask_payload"]
 
 #: The guide's own wording, for rows without a description. A notdisconnected event has none: it needs the reason.
 _WORDING = {
@@ -150,7 +150,7 @@ class RowReader:
         self._statuses = status_map(statuses or {})
         self._zone = find_timezone(timezone)
         #: Several rows of one event, an invoice each, are one event.
-        self.gathers = "invoices" not in self._at
+        self.merges_invoices = "invoices" not in self._at
 
     def read(self, values: Sequence[Any], number: int | None = None) -> UsageplaceEvent:
         """Understand one row.
@@ -172,7 +172,7 @@ class RowReader:
             description = self._cell(values, "description", read_text) or _default_description(status)
             event_id = event_id or _derive_id(code, status, time, customernumber, contract_no, description)
             invoices = self._invoices(values)
-        except UnusableCellError as error:
+        except InvalidValueError as error:
             column = self._names.get(error.field, error.field)
             label = row_label(number, event_id)
             raise InvalidRowError(label, column, error.reason, event_id=event_id, usageplacecode=code) from None
@@ -184,13 +184,13 @@ class RowReader:
             return None
         try:
             return read(values[index])
-        except UnusableCellError as error:
-            raise UnusableCellError(error.reason, field) from None
+        except InvalidValueError as error:
+            raise InvalidValueError(error.reason, field) from None
 
     def _required(self, values: Sequence[Any], field: str, read: Callable[[Any], T]) -> T:
         value = self._cell(values, field, read)
         if value is None:
-            raise UnusableCellError("is missing, and Ropo One needs it", field)
+            raise InvalidValueError("is missing, and Ropo One needs it", field)
         return value
 
     def _invoices(self, values: Sequence[Any]) -> tuple[Invoice, ...]:
@@ -200,7 +200,7 @@ class RowReader:
         if number is None and jobid is None:
             return listed or ()
         if listed:
-            raise UnusableCellError("stands beside invoicenumber or jobid; a row gives one or the other", "invoices")
+            raise InvalidValueError("stands beside invoicenumber or jobid; a row gives one or the other", "invoices")
         return (Invoice(number, jobid),)
 
 
@@ -214,7 +214,7 @@ def row_label(number: int | None, event_id: str | None = None) -> str:
     return f"{name} (id {shown})"
 
 
-def masked(payload: Mapping[str, Any]) -> dict[str, Any]:
+def mask_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a payload that is fit for a log: what tells who the customer is shows as ``***``."""
     open_fields = {"id", "usageplacecode", "time", "status"}
     copy = {key: value if key in open_fields else "***" for key, value in payload.items()}
@@ -232,7 +232,7 @@ def _wall_clock(time: dt.datetime) -> str:
 
 def _default_description(status: UsageplaceStatus) -> str:
     if status not in _WORDING:
-        raise UnusableCellError(
+        raise InvalidValueError(
             "is missing, and Ropo One needs the reason why the place was not disconnected", "description"
         )
     return _WORDING[status]
@@ -261,14 +261,14 @@ def _read_invoices(value: object) -> tuple[Invoice, ...]:
 
 def _read_invoice(item: object) -> Invoice:
     if not isinstance(item, Mapping):
-        raise UnusableCellError("holds something that is not an invoice (an object)")
+        raise InvalidValueError("holds something that is not an invoice (an object)")
     filled = {key: value for key, value in item.items() if not is_blank(value)}
     fields = {key.casefold(): value for key, value in filled.items() if isinstance(key, str)}
     if not fields or len(fields) < len(filled) or fields.keys() - {"invoicenumber", "jobid"}:
-        raise UnusableCellError("holds an invoice that is not made of one invoicenumber and one jobid")
+        raise InvalidValueError("holds an invoice that is not made of one invoicenumber and one jobid")
     try:
         number = read_text(fields["invoicenumber"]) if "invoicenumber" in fields else None
         jobid = read_integer(fields["jobid"]) if "jobid" in fields else None
-    except UnusableCellError as error:
-        raise UnusableCellError(f"holds an invoice whose number {error.reason}") from None
+    except InvalidValueError as error:
+        raise InvalidValueError(f"holds an invoice whose number {error.reason}") from None
     return Invoice(number, jobid)

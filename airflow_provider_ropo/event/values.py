@@ -33,7 +33,7 @@ _INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 _STATUS_NOISE = re.compile(r"[\s_]+|-(?!\d)")
 
 
-class UnusableCellError(Exception):
+class InvalidValueError(Exception):
     """A cell cannot be used.
 
     :param reason: why, never with the value itself.
@@ -74,14 +74,14 @@ def is_blank(value: object) -> bool:
 def read_text(value: object) -> str:
     """Return a code, number or text exactly as it is: text without outer blanks, an integer's every digit.
 
-    :raises UnusableCellError: for a float (it may already have lost digits), a boolean, or another type.
+    :raises InvalidValueError: for a float (it may already have lost digits), a boolean, or another type.
     """
     if isinstance(value, str):
         return _checked_text(value.strip())
     if isinstance(value, bool):
-        raise UnusableCellError("is a boolean, where a code or text is needed")
+        raise InvalidValueError("is a boolean, where a code or text is needed")
     if isinstance(value, float):
-        raise UnusableCellError(
+        raise InvalidValueError(
             "is a floating-point number, which may have lost digits; select it as text or as an integer"
         )
     if isinstance(value, Integral):
@@ -90,19 +90,19 @@ def read_text(value: object) -> str:
         return _decimal_digits(value)
     if isinstance(value, UUID):
         return str(value)
-    raise UnusableCellError(f"is a {type(value).__name__}, where a code or text is needed")
+    raise InvalidValueError(f"is a {type(value).__name__}, where a code or text is needed")
 
 
 def read_integer(value: object) -> int:
     """Return a number Ropo One wants as a JSON integer, from an integer, an integral decimal or its digits.
 
-    :raises UnusableCellError: for anything that would change on the way.
+    :raises InvalidValueError: for anything that would change on the way.
     """
     text = read_text(value)
     if not _INTEGER.fullmatch(text):
-        raise UnusableCellError("is not a whole number written in digits alone (no leading zeros)")
+        raise InvalidValueError("is not a whole number written in digits alone (no leading zeros)")
     if len(text) > MAX_DIGITS:
-        raise UnusableCellError(f"has more than {MAX_DIGITS} digits")
+        raise InvalidValueError(f"has more than {MAX_DIGITS} digits")
     return int(text)
 
 
@@ -111,49 +111,49 @@ def read_time(value: object, zone: dt.tzinfo) -> dt.datetime:
 
     The fraction of a second stays: it is what tells which of two events came first.
 
-    :raises UnusableCellError: for a date without time of day, a number, or text that is no time.
+    :raises InvalidValueError: for a date without time of day, a number, or text that is no time.
     """
     if isinstance(value, str):
         value = _parse_time(value.strip())
     if not isinstance(value, dt.datetime):
         if isinstance(value, dt.date):
-            raise UnusableCellError("is a date without a time of day")
-        raise UnusableCellError(
+            raise InvalidValueError("is a date without a time of day")
+        raise InvalidValueError(
             f"is a {type(value).__name__}; a timestamp, or text such as 2024-01-04 10:41:40, is needed"
         )
     if type(value) is not dt.datetime:
         value = _plain(value)
     # What drivers give for an infinite time. The year is asked first, as every row comes by here.
     if value.year in _END_YEARS and value.replace(tzinfo=None) in _ENDS:
-        raise UnusableCellError("is outside the calendar")
+        raise InvalidValueError("is outside the calendar")
     try:
         aware = value.utcoffset() is not None
     except Exception:  # noqa: BLE001 - a time zone is the caller's own code
-        raise UnusableCellError("has a time zone that does not work") from None
+        raise InvalidValueError("has a time zone that does not work") from None
     try:
         if aware:
             return value.astimezone(zone)
         local = value.replace(tzinfo=zone)
         if _is_in_gap(local):
-            raise UnusableCellError(
+            raise InvalidValueError(
                 f"does not exist in {zone}, where clocks go forward then; is the column in another time zone?"
             )
         # The wall clock may be within the calendar, and the moment outside.
         local.astimezone(dt.UTC)
         return local
     except (OverflowError, ValueError):
-        raise UnusableCellError("is outside the calendar") from None
+        raise InvalidValueError("is outside the calendar") from None
 
 
 def read_status(value: object, statuses: Mapping[str, UsageplaceStatus]) -> UsageplaceStatus:
     """Return one of the three statuses, first through ``statuses`` (keys as :func:`status_key` makes them).
 
-    :raises UnusableCellError: if it is none of them.
+    :raises InvalidValueError: if it is none of them.
     """
     key = status_key(value)
     status = statuses.get(key) or _STATUSES.get(key)
     if status is None:
-        raise UnusableCellError(f"is not one of {', '.join(_STATUSES)}; map the warehouse's own values with `statuses`")
+        raise InvalidValueError(f"is not one of {', '.join(_STATUSES)}; map the warehouse's own values with `statuses`")
     return status
 
 
@@ -166,14 +166,14 @@ def status_key(value: object) -> str:
         return str(value).casefold()
     try:
         return _STATUS_NOISE.sub("", read_text(value)).casefold()
-    except UnusableCellError:
+    except InvalidValueError:
         return ""
 
 
 def read_json_list(value: object) -> list[Any]:
     """Return the list in a cell that holds one, or JSON text of one.
 
-    :raises UnusableCellError: for malformed JSON, a repeated key (one of two would get lost), or no list.
+    :raises InvalidValueError: for malformed JSON, a repeated key (one of two would get lost), or no list.
     """
     if isinstance(value, str):
         value = _parse_json(value)
@@ -181,7 +181,7 @@ def read_json_list(value: object) -> list[Any]:
         return []
     if isinstance(value, list | tuple):
         return list(value)
-    raise UnusableCellError(f"is a {type(value).__name__}, where a list of invoices is needed")
+    raise InvalidValueError(f"is a {type(value).__name__}, where a list of invoices is needed")
 
 
 def _plain(time: dt.datetime) -> dt.datetime:
@@ -200,13 +200,13 @@ def _parse_json(text: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError):
-        raise UnusableCellError("is not valid JSON") from None
+        raise InvalidValueError("is not valid JSON") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise UnusableCellError("has a JSON object with the same key twice")
+        raise InvalidValueError("has a JSON object with the same key twice")
     return result
 
 
@@ -214,41 +214,41 @@ def _parse_time(text: str) -> dt.datetime:
     match = _TIME.fullmatch(text)
     if match is None:
         if _DATE.fullmatch(text):
-            raise UnusableCellError("is a date without a time of day")
+            raise InvalidValueError("is a date without a time of day")
         if _BEYOND.fullmatch(text):
-            raise UnusableCellError("is outside the calendar")
-        raise UnusableCellError("is not a time such as 2024-01-04 10:41:40 or 2024-01-04T10:41:40+02:00")
+            raise InvalidValueError("is outside the calendar")
+        raise InvalidValueError("is not a time such as 2024-01-04 10:41:40 or 2024-01-04T10:41:40+02:00")
     date, minutes, seconds, fraction, offset = match.groups()
     fraction = f".{fraction[:6]}" if fraction else ""
     try:
         return dt.datetime.fromisoformat(f"{date} {minutes}{seconds or ':00'}{fraction}{(offset or '').upper()}")
     except ValueError:
-        raise UnusableCellError("is not a time that exists in the calendar") from None
+        raise InvalidValueError("is not a time that exists in the calendar") from None
 
 
 def _checked_text(text: str) -> str:
     if "\0" in text:
-        raise UnusableCellError("holds a NUL character")
+        raise InvalidValueError("holds a NUL character")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise UnusableCellError("holds characters that are not valid Unicode") from None
+            raise InvalidValueError("holds characters that are not valid Unicode") from None
     return text
 
 
 def _digits(number: int) -> str:
     if abs(number) >= 10**MAX_DIGITS:
-        raise UnusableCellError(f"has more than {MAX_DIGITS} digits")
+        raise InvalidValueError(f"has more than {MAX_DIGITS} digits")
     return str(number)
 
 
 def _decimal_digits(number: Decimal) -> str:
     if not number.is_finite():
-        raise UnusableCellError("is not a finite number")
+        raise InvalidValueError("is not a finite number")
     if number.adjusted() >= MAX_DIGITS:
-        raise UnusableCellError(f"has more than {MAX_DIGITS} digits")
+        raise InvalidValueError(f"has more than {MAX_DIGITS} digits")
     # to_integral_value never rounds to the context's precision, so the comparison is exact.
     if number != number.to_integral_value():
-        raise UnusableCellError("is a number with decimals, where a code or text is needed")
+        raise InvalidValueError("is a number with decimals, where a code or text is needed")
     return str(int(number))

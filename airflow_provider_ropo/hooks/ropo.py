@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-from airflow.providers.common.compat.sdk import mask_secret as keep_out_of_logs
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.responses import Receipt
@@ -14,7 +13,7 @@ from airflow_provider_ropo.api.settings import RopoSettings
 from airflow_provider_ropo.errors import RopoConfigurationError, RopoError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.provider_info import CONNECTION_TYPE
-from airflow_provider_ropo.retry import Backoff, persist
+from airflow_provider_ropo.retry import Backoff, call_with_retries
 from airflow_provider_ropo.timezones import find_timezone
 
 
@@ -64,7 +63,7 @@ class RopoHook(BaseHook):
 
     @cached_property
     def _client(self) -> RopoClient:
-        return RopoClient(self.settings, on_token=keep_out_of_logs)
+        return RopoClient(self.settings, on_token=mask_secret)
 
     def get_conn(self) -> RopoClient:
         """Return the client, always the same one, safe to share between threads.
@@ -83,11 +82,11 @@ class RopoHook(BaseHook):
         """
         payload = event.to_payload(jobid_as_string=self.settings.jobid_as_string)
         client = self.get_conn()
-        ending = persist(lambda: client.post_usageplace_event(payload), Backoff(), what=f"event {event.id}")
-        if isinstance(ending.result, RopoError):
-            ending.result.event_id = event.id
-            raise ending.result
-        return ending.result
+        result = call_with_retries(lambda: client.post_usageplace_event(payload), Backoff(), what=f"event {event.id}")
+        if isinstance(result.result, RopoError):
+            result.result.event_id = event.id
+            raise result.result
+        return result.result
 
     def test_connection(self) -> tuple[bool, str]:
         """Sign in, and say what came of it; never posts an event. The Test button calls it."""

@@ -16,7 +16,7 @@ FETCH_SIZE = 2_000
 
 # PostgreSQL's types with values that Python's own cannot hold: date, timestamp, timestamptz, time, timetz, interval,
 # json and jsonb, by their object identifiers, each beside that of its array.
-_FRAGILE = {1082: 1182, 1114: 1115, 1184: 1185, 1083: 1183, 1266: 1270, 1186: 1187, 114: 199, 3802: 3807}
+_FALLIBLE_OIDS = {1082: 1182, 1114: 1115, 1184: 1185, 1083: 1183, 1266: 1270, 1186: 1187, 114: 199, 3802: 3807}
 # What Python says to the year 12024, to an interval of a million years, and to JSON that nests too deep.
 _CANNOT_HOLD = (ValueError, ArithmeticError, RecursionError)
 
@@ -80,7 +80,7 @@ def _streaming_cursor(connection: Any) -> Any:  # noqa: ANN401
     driver = type(connection).__module__.partition(".")[0]
     if driver in {"psycopg", "psycopg2"}:
         cursor = connection.cursor(name="airflow_provider_ropo")
-        (_soften_psycopg if driver == "psycopg" else _soften_psycopg2)(cursor, import_module(driver))
+        (_text_fallback_psycopg if driver == "psycopg" else _text_fallback_psycopg2)(cursor, import_module(driver))
         return cursor
     if driver in {"MySQLdb", "pymysql"}:
         return connection.cursor(import_module(f"{driver}.cursors").SSCursor)
@@ -90,16 +90,16 @@ def _streaming_cursor(connection: Any) -> Any:  # noqa: ANN401
     return connection.cursor()
 
 
-def _soften_psycopg(cursor: Any, psycopg: Any) -> None:  # noqa: ANN401
-    for oid in _FRAGILE:
+def _text_fallback_psycopg(cursor: Any, psycopg: Any) -> None:  # noqa: ANN401
+    for oid in _FALLIBLE_OIDS:
         own = cursor.adapters.get_loader(oid, psycopg.pq.Format.TEXT)
-        cursor.adapters.register_loader(oid, _soft_loader(own, (psycopg.DataError, *_CANNOT_HOLD)))
+        cursor.adapters.register_loader(oid, _text_fallback_loader(own, (psycopg.DataError, *_CANNOT_HOLD)))
 
 
-def _soft_loader(own: Any, cannot_hold: tuple[type[Exception], ...]) -> type:  # noqa: ANN401
+def _text_fallback_loader(own: Any, cannot_hold: tuple[type[Exception], ...]) -> type:  # noqa: ANN401
     """Return a loader (psycopg's word) that tries the driver's own first; those written in C have no subclasses."""
 
-    class SoftLoader:
+    class TextFallbackLoader:
         format = own.format
 
         def __init__(self, oid: int, context: Any = None) -> None:  # noqa: ANN401
@@ -111,19 +111,19 @@ def _soft_loader(own: Any, cannot_hold: tuple[type[Exception], ...]) -> type:  #
             except cannot_hold:
                 return bytes(data).decode(errors="surrogateescape")
 
-    return SoftLoader
+    return TextFallbackLoader
 
 
-def _soften_psycopg2(cursor: Any, psycopg2: Any) -> None:  # noqa: ANN401
+def _text_fallback_psycopg2(cursor: Any, psycopg2: Any) -> None:  # noqa: ANN401
     extensions = psycopg2.extensions
     known = ChainMap(cursor.connection.string_types, extensions.string_types)
-    for oid, array in _FRAGILE.items():
-        soft = extensions.new_type((oid,), "SOFT", _soft_cast(known[oid], (psycopg2.DataError, *_CANNOT_HOLD)))
+    for oid, array in _FALLIBLE_OIDS.items():
+        soft = extensions.new_type((oid,), "SOFT", _text_fallback_cast(known[oid], (psycopg2.DataError, *_CANNOT_HOLD)))
         extensions.register_type(soft, cursor)
         extensions.register_type(extensions.new_array_type((array,), "SOFT[]", soft), cursor)
 
 
-def _soft_cast(
+def _text_fallback_cast(
     own: Callable[[str, Any], Any], cannot_hold: tuple[type[Exception], ...]
 ) -> Callable[[str | None, Any], Any]:
     def cast(text: str | None, cursor: Any) -> Any:  # noqa: ANN401

@@ -38,7 +38,7 @@ def take_query(
     with run_query(connection, sql, parameters) as query:
         reader = make_reader(query.names)
         number = _take(spool, ((reader, values) for values in query.rows))
-    spool.settle(gathers=reader.gathers)
+    spool.merge_rows(merges_invoices=reader.merges_invoices)
     return number
 
 
@@ -61,7 +61,7 @@ def take_mappings(
     number = _take(spool, ((keys.reader(tuple(row)), tuple(row.values())) for row in _checked(rows)))
     if number:
         keys.check()
-    spool.settle(gathers=keys.gathers)
+    spool.merge_rows(merges_invoices=keys.merges_invoices)
     return number
 
 
@@ -70,7 +70,7 @@ class _Keys:
 
     def __init__(self, make_reader: MakeReader, columns: Mapping[str, str], source: str) -> None:
         #: Rows of one event may be gathered: none of them lists its invoices.
-        self.gathers = True
+        self.merges_invoices = True
         self._make_reader = make_reader
         self._source = source
         self._absent = {name.casefold(): name for name in columns.values()}
@@ -88,7 +88,7 @@ class _Keys:
 
     def _new_reader(self, names: tuple[Any, ...]) -> RowReader:
         reader = self._make_reader(names, check=False)
-        self.gathers = self.gathers and reader.gathers
+        self.merges_invoices = self.merges_invoices and reader.merges_invoices
         for name in map(str, names):
             self._absent.pop(name.casefold(), None)
             if len(self._there) < MAX_KEYS:

@@ -73,7 +73,7 @@ class Spool:
 
     def __init__(self, zone: dt.tzinfo) -> None:
         self._zone = zone
-        self._gathers = False
+        self._merges_invoices = False
         self._events: list[tuple[Any, ...]] = []
         self._invalid: list[tuple[Any, ...]] = []
         # An empty name: SQLite's own temporary database, on disk, private, gone with the connection.
@@ -124,19 +124,19 @@ class Spool:
         if len(self._invalid) >= BATCH:
             self._flush()
 
-    def settle(self, *, gathers: bool) -> None:
+    def merge_rows(self, *, merges_invoices: bool) -> None:
         """Make one event of what belongs together, and none of what contradicts itself, after the last row.
 
-        :param gathers: rows of one id that differ in their invoices alone are one event.
+        :param merges_invoices: rows of one id that differ in their invoices alone are one event.
         """
-        self._gathers = gathers
+        self._merges_invoices = merges_invoices
         self._flush()
         self._database.executescript(_SHARED)
         self._database.execute("BEGIN")
         last = 0
         while batch := self._all("SELECT rowid, id FROM shared WHERE rowid > ? LIMIT ?", last, BATCH):
             for _rowid, event_id in batch:
-                self._settle_one(event_id)
+                self._merge_rows_of(event_id)
             last = batch[-1][0]
 
     def invalid(self) -> Iterator[InvalidRowError]:
@@ -176,14 +176,14 @@ class Spool:
             tuple(Invoice(*invoice) for invoice in json.loads(invoices)) if invoices else (),
         )
 
-    def _settle_one(self, event_id: str) -> None:
+    def _merge_rows_of(self, event_id: str) -> None:
         """Settle the rows that share an id: one event, or all invalid."""
         culprit = self._all(
             "SELECT row, column_name, reason FROM invalid WHERE id = ? ORDER BY number LIMIT 1", event_id
         )
         if culprit:
             row, column, reason = culprit[0]
-            self._give_up(event_id, f"belongs to an event with an invalid row ({row}: {column}: {reason})")
+            self._reject_all(event_id, f"belongs to an event with an invalid row ({row}: {column}: {reason})")
             return
         query = f"SELECT number, {_COLUMNS} FROM event WHERE id = ? ORDER BY number"
         with closing(self._database.execute(query, (event_id,))) as rows:
@@ -192,21 +192,21 @@ class Spool:
             reason = ""
             for _number, *other in rows:
                 invoices.update(dict.fromkeys(_invoices(other)))
-                reason = _contradiction(first, other, ignore_invoices=self._gathers)
+                reason = _contradiction(first, other, ignore_invoices=self._merges_invoices)
                 if not reason and len(invoices) > MAX_INVOICES:
                     reason = _TOO_MANY
                 if reason:
                     break
         if reason:
-            self._give_up(event_id, reason)
+            self._reject_all(event_id, reason)
         else:
-            self._gather(event_id, number, json.dumps(list(invoices)) if invoices else None)
+            self._merge(event_id, number, json.dumps(list(invoices)) if invoices else None)
 
-    def _gather(self, event_id: str, number: int, invoices: str | None) -> None:
+    def _merge(self, event_id: str, number: int, invoices: str | None) -> None:
         self._database.execute("UPDATE event SET invoices = ? WHERE number = ?", (invoices, number))
         self._database.execute("DELETE FROM event WHERE id = ? AND number <> ?", (event_id, number))
 
-    def _give_up(self, event_id: str, reason: str) -> None:
+    def _reject_all(self, event_id: str, reason: str) -> None:
         self._database.execute(_GIVE_UP, (reason, event_id))
         self._database.execute("DELETE FROM event WHERE id = ?", (event_id,))
 

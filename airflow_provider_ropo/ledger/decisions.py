@@ -15,7 +15,7 @@ from typing import Literal
 
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import SupersededError
-from airflow_provider_ropo.ledger.entries import SENDING, Claimant, Entry, changed_fields
+from airflow_provider_ropo.ledger.entries import SENDING, Claimant, LedgerEntry, changed_fields
 
 Redeliver = Literal["never", "changed", "always"]
 OnUnconfirmed = Literal["resend", "hold"]
@@ -23,41 +23,41 @@ OnUnconfirmed = Literal["resend", "hold"]
 NEVER = dt.datetime(1, 1, 1)  # noqa: DTZ001 - the ledger's times are naive
 
 
-class Verdict(StrEnum):
+class Action(StrEnum):
     """What to do with an event."""
 
     SEND = "send"
     #: Ropo One has it, with this content.
     ALREADY_DELIVERED = "already_delivered"
     #: Ropo One has it, with another content.
-    CHANGED = "changed"
+    CONTENT_CHANGED = "changed"
     #: Another run is sending it.
-    ELSEWHERE = "elsewhere"
+    CLAIMED_ELSEWHERE = "elsewhere"
     #: It may have arrived, and the user wants it held then.
     UNCONFIRMED = "unconfirmed"
 
 
 #: What an event that is not sent is counted as.
-STATUS = {
-    Verdict.ALREADY_DELIVERED: DeliveryStatus.ALREADY_DELIVERED,
-    Verdict.CHANGED: DeliveryStatus.INVALID,
-    Verdict.ELSEWHERE: DeliveryStatus.HELD,
-    Verdict.UNCONFIRMED: DeliveryStatus.UNCONFIRMED,
+STATUS_OF_ACTION = {
+    Action.ALREADY_DELIVERED: DeliveryStatus.ALREADY_DELIVERED,
+    Action.CONTENT_CHANGED: DeliveryStatus.INVALID,
+    Action.CLAIMED_ELSEWHERE: DeliveryStatus.HELD,
+    Action.UNCONFIRMED: DeliveryStatus.UNCONFIRMED,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Decision:
     """How an event stands.
 
-    :param verdict: what to do with it.
+    :param action: what to do with it.
     :param unconfirmed: an earlier attempt may have arrived.
     :param detail: why, fit for a log.
     :param newest: the time of the newest row about it, if any.
     :param holds_until: the reading of ``time.monotonic`` until which this run's claim on it is respected.
     """
 
-    verdict: Verdict
+    action: Action
     unconfirmed: bool = False
     detail: str = ""
     newest: dt.datetime | None = None
@@ -65,7 +65,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class LedgerPolicy:
     """What the user wants.
 
     :param claim_timeout: seconds for which another run's *sending* is respected.
@@ -76,14 +76,14 @@ class Rules:
     claim_timeout: float = 600.0
 
 
-def judge(  # noqa: PLR0911 - a decision table, read top down
-    entries: Sequence[Entry],
+def decide(  # noqa: PLR0911 - a decision table, read top down
+    entries: Sequence[LedgerEntry],
     payload_hash: str,
     me: Claimant,
-    rules: Rules,
+    policy: LedgerPolicy,
     now: dt.datetime,
     since: dt.datetime = NEVER,
-) -> Standing:
+) -> Decision:
     """Say how an event stands.
 
     :param entries: the ledger's rows about it.
@@ -93,47 +93,51 @@ def judge(  # noqa: PLR0911 - a decision table, read top down
     :raises SupersededError: if a later try of the same task instance has written about it.
     """
     if not entries:
-        return Standing(Verdict.SEND)
+        return Decision(Action.SEND)
     entries = sorted(entries, key=lambda entry: entry.recorded_at)
     newest = entries[-1].recorded_at
     if any(_supersedes(entry, me, since) for entry in entries):
         raise SupersededError("a later try of this task instance is at work; this one stops")
     delivered = next((entry for entry in reversed(entries) if entry.delivery_status == DeliveryStatus.DELIVERED), None)
-    if delivered is not None and rules.redeliver != "always":
+    if delivered is not None and policy.redeliver != "always":
         if delivered.payload_hash == payload_hash:
-            return Standing(Verdict.ALREADY_DELIVERED, newest=newest)
-        if rules.redeliver == "never":
+            return Decision(Action.ALREADY_DELIVERED, newest=newest)
+        if policy.redeliver == "never":
             return _changed(delivered, payload_hash, newest)
-    others = rivals(entries, me, rules, now)
+    others = competing_claims(entries, me, policy, now)
     if others:
-        return Standing(Verdict.ELSEWHERE, detail=f"run {others[0].run_id} is sending it", newest=newest)
-    lost = may_have_arrived(entries)
+        return Decision(Action.CLAIMED_ELSEWHERE, detail=f"run {others[0].run_id} is sending it", newest=newest)
+    lost = last_unresolved(entries)
     if lost is None:
-        return Standing(Verdict.SEND, newest=newest)
-    if lost.payload_hash != payload_hash and rules.redeliver == "never":
+        return Decision(Action.SEND, newest=newest)
+    if lost.payload_hash != payload_hash and policy.redeliver == "never":
         return _changed(lost, payload_hash, newest)
     detail = f"may have arrived already, from run {lost.claimant.run_id}, try {lost.claimant.try_number}"
-    verdict = Verdict.UNCONFIRMED if rules.on_unconfirmed == "hold" else Verdict.SEND
-    return Standing(verdict, unconfirmed=True, detail=detail, newest=newest)
+    action = Action.UNCONFIRMED if policy.on_unconfirmed == "hold" else Action.SEND
+    return Decision(action, unconfirmed=True, detail=detail, newest=newest)
 
 
-def rivals(entries: Sequence[Entry], me: Claimant, rules: Rules, now: dt.datetime) -> list[Claimant]:
+def competing_claims(
+    entries: Sequence[LedgerEntry], me: Claimant, policy: LedgerPolicy, now: dt.datetime
+) -> list[Claimant]:
     """Return the other task instances that may be sending the event right now: by their newest rows, oldest first."""
     newest = {entry.claimant[:4]: entry for entry in entries if not entry.claimant.is_same_task(me)}
-    return [entry.claimant for entry in newest.values() if _is_live(entry, rules, now)]
+    return [entry.claimant for entry in newest.values() if _is_live(entry, policy, now)]
 
 
-def predecessors(entries: Sequence[Entry], me: Claimant, rules: Rules, now: dt.datetime) -> list[Claimant]:
+def live_earlier_tries(
+    entries: Sequence[LedgerEntry], me: Claimant, policy: LedgerPolicy, now: dt.datetime
+) -> list[Claimant]:
     """Return the other tries of this task instance that may be sending the event right now."""
     newest = {entry.claimant: entry for entry in entries if entry.claimant.is_same_task(me)}
-    return [claimant for claimant, entry in newest.items() if claimant != me and _is_live(entry, rules, now)]
+    return [claimant for claimant, entry in newest.items() if claimant != me and _is_live(entry, policy, now)]
 
 
-def _is_live(entry: Entry, rules: Rules, now: dt.datetime) -> bool:
-    return entry.delivery_status == SENDING and (now - entry.recorded_at).total_seconds() < rules.claim_timeout
+def _is_live(entry: LedgerEntry, policy: LedgerPolicy, now: dt.datetime) -> bool:
+    return entry.delivery_status == SENDING and (now - entry.recorded_at).total_seconds() < policy.claim_timeout
 
 
-def may_have_arrived(entries: Sequence[Entry]) -> Entry | None:
+def last_unresolved(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
     """Return the newest row after which the event may have arrived, unless Ropo One has answered since.
 
     A *sending* is ended by its claimant's next row; an *unconfirmed* by nothing but an answer.
@@ -147,15 +151,15 @@ def may_have_arrived(entries: Sequence[Entry]) -> Entry | None:
     return max(lost, key=lambda entry: entry.recorded_at, default=None)
 
 
-def _supersedes(entry: Entry, me: Claimant, since: dt.datetime) -> bool:
+def _supersedes(entry: LedgerEntry, me: Claimant, since: dt.datetime) -> bool:
     other = entry.claimant
     return other.is_same_task(me) and other.try_number > me.try_number and entry.recorded_at > since
 
 
-def _changed(sent: Entry, payload_hash: str, newest: dt.datetime) -> Standing:
+def _changed(sent: LedgerEntry, payload_hash: str, newest: dt.datetime) -> Decision:
     names = ", ".join(changed_fields(sent.payload_hash, payload_hash)) or "its content"
-    return Standing(
-        Verdict.CHANGED,
+    return Decision(
+        Action.CONTENT_CHANGED,
         detail=f"differs from what was sent with this id before: {names}; redeliver='changed' would send it again",
         newest=newest,
     )

@@ -38,7 +38,7 @@ class Claimant(NamedTuple):
         return self[:4] == other[:4]
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     """A row of the ledger, as far as decisions need it.
 
     :param recorded_at: UTC, naive.
@@ -84,7 +84,7 @@ def invalid_row_of(error: InvalidRowError, me: Claimant, recorded_at: dt.datetim
     }
 
 
-def after(earlier: dt.datetime | None, now: dt.datetime) -> dt.datetime:
+def later_timestamp(earlier: dt.datetime | None, now: dt.datetime) -> dt.datetime:
     """Return the time for a row, later than a row it follows, even if that was written by a faster clock."""
     return now if earlier is None or now > earlier else earlier + TICK
 
@@ -94,7 +94,7 @@ def wall_clock(event: UsageplaceEvent) -> dt.datetime:
     return event.time.replace(tzinfo=None, microsecond=0, fold=0)
 
 
-def staleness(event: UsageplaceEvent, latest_deliveries: Mapping[str, dt.datetime]) -> str:
+def stale_detail(event: UsageplaceEvent, latest_deliveries: Mapping[str, dt.datetime]) -> str:
     """Say so if a later event of the usage place had been delivered before, by the time of each place's latest."""
     latest = latest_deliveries.get(event.usageplacecode)
     if latest is None or latest <= wall_clock(event):

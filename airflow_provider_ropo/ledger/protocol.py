@@ -8,45 +8,45 @@ from typing import Protocol
 
 from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.ledger.decisions import Standing, Verdict
+from airflow_provider_ropo.ledger.decisions import Action, Decision
 
 #: Results are remembered in batches: after so many, or so many seconds.
-REMEMBER_AFTER, REMEMBER_EVERY = 32, 0.25
+FLUSH_SIZE, FLUSH_INTERVAL = 32, 0.25
 
 
-class Memory(Protocol):
+class Ledger(Protocol):
     """Remembers, from one run to the next."""
 
-    def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+    def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Decision]:
         """Say how each event stands."""
 
-    def claim(self, events: Sequence[tuple[UsageplaceEvent, Standing]]) -> list[Standing]:
+    def claim(self, events: Sequence[tuple[UsageplaceEvent, Decision]]) -> list[Decision]:
         """Remember that events are about to be sent, and say which of them this run may send."""
 
     def record(self, deliveries: Iterable[tuple[UsageplaceEvent, Delivery]]) -> None:
         """Remember what became of events."""
 
 
-class NoMemory:
+class NullLedger:
     """No ledger: everything is sent."""
 
-    def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+    def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Decision]:
         """Say that nothing is known."""
-        return [Standing(Verdict.SEND)] * len(events)
+        return [Decision(Action.SEND)] * len(events)
 
-    def claim(self, events: Sequence[tuple[UsageplaceEvent, Standing]]) -> list[Standing]:
+    def claim(self, events: Sequence[tuple[UsageplaceEvent, Decision]]) -> list[Decision]:
         """Let everything be sent."""
-        return [standing for _, standing in events]
+        return [decision for _, decision in events]
 
     def record(self, deliveries: Iterable[tuple[UsageplaceEvent, Delivery]]) -> None:
         """Forget."""
 
 
-class Unwritten:
+class Recorder:
     """What became of events and is still to be remembered, many at a time."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._deliveries: list[tuple[UsageplaceEvent, Delivery]] = []
         self._written_at = time.monotonic()
 
@@ -56,12 +56,12 @@ class Unwritten:
 
     def write_if_due(self) -> None:
         """Remember it, if it is much or has waited long."""
-        if len(self._deliveries) >= REMEMBER_AFTER or time.monotonic() - self._written_at >= REMEMBER_EVERY:
+        if len(self._deliveries) >= FLUSH_SIZE or time.monotonic() - self._written_at >= FLUSH_INTERVAL:
             self.write()
 
     def write(self) -> None:
         """Remember it now; what could not be remembered stays to be."""
         if self._deliveries:
-            self._memory.record(self._deliveries)
+            self._ledger.record(self._deliveries)
             self._deliveries = []
         self._written_at = time.monotonic()

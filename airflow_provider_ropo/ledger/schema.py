@@ -25,7 +25,7 @@ _MOMENT = (
 _PART = re.compile(r'"((?:[^"]|"")+)"|`([^`]+)`|([A-Za-z_][\w$]*)')
 
 
-def define(name: str) -> sa.Table:
+def define_table(name: str) -> sa.Table:
     """Return the table of that name.
 
     :param name: as one would write it in SQL: ``ropo_ledger``, ``ops.ropo_ledger``, ``ops."Ropo Ledger"``.

@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import RopoLedgerError
-from airflow_provider_ropo.ledger.entries import Claimant, Entry
-from airflow_provider_ropo.ledger.schema import create_missing, define
+from airflow_provider_ropo.ledger.entries import Claimant, LedgerEntry
+from airflow_provider_ropo.ledger.schema import create_missing, define_table
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class LedgerTable:
 
     def __init__(self, engine: sa.engine.Engine, name: str) -> None:
         self._engine = engine
-        self._table = define(name)
+        self._table = define_table(name)
 
     def exists(self) -> bool:
         """Is the table there, and may it be read?"""
@@ -50,17 +50,17 @@ class LedgerTable:
             return False
         return True
 
-    def ensure(self) -> None:
+    def create_or_upgrade(self) -> None:
         """Make the table if it is missing."""
         if not self.exists():
-            with self._failing("made"):
+            with self._translate_errors("made"):
                 create_missing(self._engine, self._table, self.exists)
 
     def _probe(self) -> None:
         with self._engine.connect() as connection:
             connection.execute(sa.select(self._table.c.event_id).where(sa.false()))
 
-    def entries(self, event_ids: Sequence[str]) -> dict[str, list[Entry]]:
+    def entries(self, event_ids: Sequence[str]) -> dict[str, list[LedgerEntry]]:
         """Read all rows about some events, oldest first."""
         table = self._table.c
         columns = (
@@ -74,17 +74,17 @@ class LedgerTable:
             table.map_index,
             table.try_number,
         )
-        found: dict[str, list[Entry]] = defaultdict(list)
+        found: dict[str, list[LedgerEntry]] = defaultdict(list)
         for batch in batches(event_ids):
-            with self._failing("read"), self._engine.connect() as connection:
-                rows = connection.execute(sa.select(*columns).where(self._among(table.event_id, batch))).all()
+            with self._translate_errors("read"), self._engine.connect() as connection:
+                rows = connection.execute(sa.select(*columns).where(self._is_in(table.event_id, batch))).all()
             for event_id, status, digest, recorded_at, *claimant in rows:
-                found[event_id].append(Entry(status, digest or "", recorded_at, Claimant(*claimant)))
+                found[event_id].append(LedgerEntry(status, digest or "", recorded_at, Claimant(*claimant)))
         for entries in found.values():
             entries.sort(key=lambda entry: entry.recorded_at)
         return found
 
-    def _among(self, column: sa.ColumnElement[str], values: list[str]) -> sa.ColumnElement[bool]:
+    def _is_in(self, column: sa.ColumnElement[str], values: list[str]) -> sa.ColumnElement[bool]:
         """Return the condition that a column has one of some values."""
         if self._engine.dialect.name == "postgresql":
             # One parameter instead of hundreds, which driver and server would each take apart.
@@ -99,11 +99,11 @@ class LedgerTable:
             query = (
                 sa.select(table.usageplacecode, sa.func.max(table.event_time))
                 .where(
-                    self._among(table.usageplacecode, batch), table.delivery_status == DeliveryStatus.DELIVERED.value
+                    self._is_in(table.usageplacecode, batch), table.delivery_status == DeliveryStatus.DELIVERED.value
                 )
                 .group_by(table.usageplacecode)
             )
-            with self._failing("read"), self._engine.connect() as connection:
+            with self._translate_errors("read"), self._engine.connect() as connection:
                 latest.update((place, time) for place, time in connection.execute(query) if time is not None)
         return latest
 
@@ -117,13 +117,13 @@ class LedgerTable:
             .where(table.recorded_at > since)
             .limit(1)
         )
-        with self._failing("read"), self._engine.connect() as connection:
+        with self._translate_errors("read"), self._engine.connect() as connection:
             return connection.execute(later_try).first() is not None
 
     def insert(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, all or none."""
         if rows:
-            with self._failing("written"), self._engine.begin() as connection:
+            with self._translate_errors("written"), self._engine.begin() as connection:
                 connection.execute(self._table.insert(), rows)
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class LedgerTable:
         self._engine.dispose()
 
     @contextmanager
-    def _failing(self, what: str) -> Iterator[None]:
+    def _translate_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except (SQLAlchemyError, ValueError) as error:

@@ -18,7 +18,7 @@ from airflow_provider_ropo.event.model import RowReader
 from airflow_provider_ropo.hooks.ropo import RopoHook
 from airflow_provider_ropo.intake.reader import take_mappings, take_query
 from airflow_provider_ropo.intake.spool import Spool
-from airflow_provider_ropo.ledger.decisions import OnUnconfirmed, Redeliver, Rules
+from airflow_provider_ropo.ledger.decisions import LedgerPolicy, OnUnconfirmed, Redeliver
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.links.ropo import LINKS
 from airflow_provider_ropo.pipeline import Posting, preview_posts
@@ -27,12 +27,12 @@ from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.task import options, retry_policy
 from airflow_provider_ropo.task.connections import claimant_of, database_hook, open_ledger
 from airflow_provider_ropo.task.data_interval import RunDates, refuse_empty_window
-from airflow_provider_ropo.task.lineage import openlineage_of, tell_assets
-from airflow_provider_ropo.task.metrics import Telemetry
-from airflow_provider_ropo.task.no_retry import final, mistakes_are_final
-from airflow_provider_ropo.task.options import are_rows, flag
-from airflow_provider_ropo.task.redaction import HiddenRows
-from airflow_provider_ropo.task.report_publisher import shown_in
+from airflow_provider_ropo.task.lineage import add_counts_to_asset_events, openlineage_of
+from airflow_provider_ropo.task.metrics import RunMetrics
+from airflow_provider_ropo.task.no_retry import no_retry_on_misconfiguration, without_retry
+from airflow_provider_ropo.task.options import is_literal_rows, parse_bool
+from airflow_provider_ropo.task.redaction import RedactedRows
+from airflow_provider_ropo.task.report_publisher import report_publisher
 from airflow_provider_ropo.timezones import find_timezone
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ class UsageplaceEventOperator(BaseOperator):
         **kwargs: Any,  # noqa: ANN401 - as Airflow's
     ) -> None:
         super().__init__(**kwargs)
-        retry_policy.obey_ropo(self)
+        retry_policy.use_retry_after(self)
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
         self.sql_hook_params = sql_hook_params
         # Rows written into the DAG are data, not templates; and a template that fails is logged as it stands.
-        self.events = HiddenRows(events) if events is not None and are_rows(events) else events
+        self.events = RedactedRows(events) if events is not None and is_literal_rows(events) else events
         self._takes_events = events is not None
         self.columns = columns
         self.statuses = statuses
@@ -140,23 +140,23 @@ class UsageplaceEventOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, int]:
         """Read, set in order, post, report."""
-        with mistakes_are_final():
-            summary, stopped = self.deliver(context, preview=flag("preview", self.preview))
+        with no_retry_on_misconfiguration():
+            summary, stopped = self.deliver(context, preview=parse_bool("preview", self.preview))
             return self._report(summary, stopped, context)
 
     def deliver(self, context: Context, *, preview: bool) -> tuple[DeliverySummary, RopoError | None]:
         """Read, set in order, post; return the counts, and why nothing more could be posted, if so."""
         self._stop = stop = threading.Event()
         summary = DeliverySummary(preview=preview)
-        show = shown_in(context, as_xcom=self.do_xcom_push)
+        show = report_publisher(context, as_xcom=self.do_xcom_push)
         with (
-            Telemetry(context, summary, preview=preview) as telemetry,
+            RunMetrics(context, summary, preview=preview) as metrics,
             Report(summary, show, preview=preview) as report,
         ):
             refuse_empty_window(self._dates_used)
             hook = RopoHook(self.ropo_conn_id)
-            for each in (telemetry, report):
-                each.about(server=hook.settings.server)
+            for each in (metrics, report):
+                each.set_server(server=hook.settings.server)
             with Spool(find_timezone(hook.settings.timezone)) as spool, self._ledger(context) as ledger:
                 if ledger is not None and not preview:
                     ledger.prepare()
@@ -164,11 +164,11 @@ class UsageplaceEventOperator(BaseOperator):
                 for error in spool.invalid():
                     summary.add(Delivery.of_invalid_row(error))
                 try:
-                    stopped = self._post(hook, spool, ledger, report, telemetry, stop, preview=preview)
+                    stopped = self._post(hook, spool, ledger, report, metrics, stop, preview=preview)
                 except BaseException:
                     self._push(summary.as_dict(), context)
                     raise
-            telemetry.ends_with(stopped or summary.failure(self.max_failed))
+            metrics.ends_with(stopped or summary.failure(self.max_failed))
         return summary, stopped
 
     def on_kill(self) -> None:
@@ -189,13 +189,13 @@ class UsageplaceEventOperator(BaseOperator):
     def render_template(self, content: Any, context: Context, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Render one value; also the way in for mapped tasks."""
         is_events = content is self.events
-        with mistakes_are_final():
+        with no_retry_on_misconfiguration():
             rendered = super().render_template(content, self._noting(context), *args, **kwargs)
             if isinstance(rendered, Undefined):
                 # Rendered as a native object, a missing date is no text yet: it is noted here.
                 str(rendered)
         if is_events and isinstance(rendered, Iterable) and not isinstance(rendered, str | Mapping):
-            return HiddenRows(rendered)
+            return RedactedRows(rendered)
         return rendered
 
     def _noting(self, context: Any) -> Any:  # noqa: ANN401
@@ -232,8 +232,8 @@ class UsageplaceEventOperator(BaseOperator):
         conn_id = self.ledger_conn_id or str(self.sql_conn_id)
         same = conn_id == self.sql_conn_id
         hook = database_hook(conn_id, self.sql_hook_params if same else None)
-        rules = Rules(self.redeliver, self.on_unconfirmed, self.claim_timeout)
-        return closing(open_ledger(hook, self.ledger_table, claimant_of(context, self.task_id), rules))
+        policy = LedgerPolicy(self.redeliver, self.on_unconfirmed, self.claim_timeout)
+        return closing(open_ledger(hook, self.ledger_table, claimant_of(context, self.task_id), policy))
 
     def _post(
         self,
@@ -241,7 +241,7 @@ class UsageplaceEventOperator(BaseOperator):
         spool: Spool,
         ledger: DeliveryLedger | None,
         report: Report,
-        telemetry: Telemetry,
+        metrics: RunMetrics,
         stop: threading.Event,
         *,
         preview: bool,
@@ -259,7 +259,7 @@ class UsageplaceEventOperator(BaseOperator):
             max_workers=self.max_workers,
             rate_limit=self.rate_limit,
             stop=stop,
-            landed=telemetry.landed,
+            on_delivery=metrics.on_delivery,
         )
         return posting.run(spool)
 
@@ -274,11 +274,11 @@ class UsageplaceEventOperator(BaseOperator):
             self.log.error("%s", summary)
             raise stopped
         if failure is not None:
-            raise failure if summary.worth_a_retry else final(failure)
+            raise failure if summary.retryable else without_retry(failure)
         if empty:
             self._end_empty()
         self.log.info("%s", summary)
-        tell_assets(self.outlets, counts, context)
+        add_counts_to_asset_events(self.outlets, counts, context)
         return counts
 
     def _end_empty(self) -> None:

@@ -51,12 +51,12 @@ class Report:
         self._about: dict[str, str | bool] = {"preview": preview}
         self._state = READING
         self._stopped_by: BaseException | None = None
-        self._total = self._landed = 0
+        self._total = self._done = 0
         self._started = self._logged = self._show_again = clock()
 
     def __enter__(self) -> Self:
         """Begin."""
-        self._say()
+        self._publish()
         return self
 
     def __exit__(
@@ -65,22 +65,22 @@ class Report:
         """End: what is known by then is the last word."""
         self._state = ENDED
         self._stopped_by = error or self._stopped_by
-        self._say()
+        self._publish()
 
-    def about(self, *, server: str) -> None:
+    def set_server(self, *, server: str) -> None:
         """Note where the events go."""
         self._about["server"] = server
 
-    def post(self, total: int) -> None:
+    def start_posting(self, total: int) -> None:
         """Begin to post so many events."""
         self._state, self._total = POSTING, total
         self._started = self._logged = self._clock()
         if self._show_again < math.inf:
-            self._say()
+            self._publish()
 
-    def landed(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         """Count one more event that has come to its end."""
-        self._landed += 1
+        self._done += 1
         self.summary.add(delivery)
 
     @property
@@ -89,19 +89,19 @@ class Report:
         now = self._clock()
         return now - self._logged >= LOG_EVERY or now >= self._show_again
 
-    def say(self) -> None:
+    def publish(self) -> None:
         """Say how far it is: in the log, and to whoever looks, each if it is due."""
         now = self._clock()
         if now - self._logged >= LOG_EVERY:
             self._logged = now
             self._log()
         if now >= self._show_again:
-            self._say()
+            self._publish()
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """How many events have not come to their end."""
-        return self._total - self._landed
+        return self._total - self._done
 
     def stop(self, error: BaseException) -> None:
         """Note why nothing more is posted."""
@@ -114,13 +114,13 @@ class Report:
             **self._about,
             "counts": self.summary.as_dict(),
             **self.progress(),
-            "stopped": None if self._stopped_by is None else _shortened(_in_words(self._stopped_by)),
+            "stopped": None if self._stopped_by is None else _truncated(_in_words(self._stopped_by)),
             "failures": [
                 {
-                    "id": _shortened(failure.event_id),
-                    "usageplacecode": _shortened(failure.usageplacecode),
+                    "id": _truncated(failure.event_id),
+                    "usageplacecode": _truncated(failure.usageplacecode),
                     "status": failure.status.value,
-                    "detail": _shortened(failure.detail),
+                    "detail": _truncated(failure.detail),
                     "http_status": failure.http_status,
                 }
                 for failure in self.summary.failures
@@ -131,13 +131,13 @@ class Report:
     def progress(self) -> dict[str, Any]:
         """Return how far it is: events done of the total, not good, done a second, and seconds left."""
         took = max(self._clock() - self._started, 0.001)
-        rate = self._landed / took
+        rate = self._done / took
         return {
             "total": self._total,
-            "done": self._landed,
-            "not_good": self.summary.not_good,
+            "done": self._done,
+            "not_good": self.summary.failed,
             "per_second": round(rate, 1),
-            "seconds_left": round(self.left / rate) if rate else None,
+            "seconds_left": round(self.remaining / rate) if rate else None,
         }
 
     def _log(self) -> None:
@@ -152,7 +152,7 @@ class Report:
             "" if left is None else f", about {left:,} s left",
         )
 
-    def _say(self) -> None:
+    def _publish(self) -> None:
         began = self._clock()
         could = self._show(self.as_dict())
         ended = self._clock()
@@ -160,7 +160,7 @@ class Report:
         self._show_again = ended + max(SHOW_EVERY, REST * (ended - began)) if could else math.inf
 
 
-def _shortened(text: str | None) -> str | None:
+def _truncated(text: str | None) -> str | None:
     return text if text is None or len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from airflow_provider_ropo.delivery import GOOD, NAMED, PERMANENT, Delivery, DeliveryStatus
+from airflow_provider_ropo.delivery import ARRIVED, NAMED, PERMANENT, Delivery, DeliveryStatus
 from airflow_provider_ropo.errors import DeliveriesFailedError
 
 #: How many failed events a summary remembers.
@@ -24,19 +24,19 @@ class DeliverySummary:
         self._preview = preview
         self.failures: list[Delivery] = []
         #: In a preview, the first payloads that would be posted, without customers' data.
-        self.shown: list[dict[str, Any]] = []
+        self.sample: list[dict[str, Any]] = []
         self._failed = 0
         self._counts: Counter[DeliveryStatus] = Counter()
 
     def add(self, delivery: Delivery) -> None:
         """Count one delivery."""
         self._counts[delivery.status] += 1
-        if delivery.status not in GOOD:
+        if delivery.status not in ARRIVED:
             self._failed += 1
             if len(self.failures) < REMEMBERED:
                 self.failures.append(delivery)
 
-    def leave(self, count: int) -> None:
+    def count_undelivered(self, count: int) -> None:
         """Count events that a preview leaves where they are."""
         self._counts[DeliveryStatus.UNDELIVERED] += count
 
@@ -50,10 +50,10 @@ class DeliverySummary:
         return self._counts.total()
 
     @property
-    def not_good(self) -> int:
+    def failed(self) -> int:
         """How many are not at Ropo One; in a preview, of those that would not even be posted."""
         would = self._counts[DeliveryStatus.UNDELIVERED] if self._preview else 0
-        return self.events - self.count(*GOOD) - would
+        return self.events - self.count(*ARRIVED) - would
 
     def as_dict(self) -> dict[str, int]:
         """Return what goes to XCom: whole numbers and nothing else."""
@@ -68,19 +68,19 @@ class DeliverySummary:
         failed = self.count(*PERMANENT)
         # Divided, not multiplied: 0.29 * 100 is less than 29.
         share = failed / max(self.events, 1) if max_failed < 1 else failed
-        if not self.worth_a_retry and share <= max_failed:
+        if not self.retryable and share <= max_failed:
             return None
         return DeliveriesFailedError(str(self), summary=self.as_dict())
 
     @property
-    def worth_a_retry(self) -> bool:
+    def retryable(self) -> bool:
         """Is there anything that another run may bring to a good end?"""
         return self._failed > self.count(*PERMANENT)
 
     def __str__(self) -> str:
         """Say the counts, and name the first failures."""
         counts = {status: f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])}
-        lines = [f"{self.count(*GOOD):,} of {self.events:,} events are at Ropo One: {', '.join(counts.values())}"]
+        lines = [f"{self.count(*ARRIVED):,} of {self.events:,} events are at Ropo One: {', '.join(counts.values())}"]
         if self._preview:
             counts.pop(DeliveryStatus.UNDELIVERED, None)
             would = f"{self._counts[DeliveryStatus.UNDELIVERED]:,} of {self.events:,} events would be posted"

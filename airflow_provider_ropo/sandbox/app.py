@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from airflow_provider_ropo.sandbox import schema
 from airflow_provider_ropo.sandbox.faults import Fault, FaultQueue
-from airflow_provider_ropo.sandbox.logbook import KEPT, Logbook
+from airflow_provider_ropo.sandbox.request_log import KEPT, RequestLog
 from airflow_provider_ropo.sandbox.tokens import TWO_HOURS, TokenIssuer
 
 if TYPE_CHECKING:
@@ -66,16 +66,16 @@ class LocalRopo:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.logbook = Logbook(settings.keep)
+        self.request_log = RequestLog(settings.keep)
         self.event_faults = FaultQueue()
         self.sign_in_faults = FaultQueue()
         self.stopping = asyncio.Event()
-        self.cut: Callable[[Request], None] = _cannot_cut
+        self.reset: Callable[[Request], None] = _cannot_cut
         self._tokens = TokenIssuer(settings.token_ttl)
 
     def clear(self) -> None:
         """Forget arrivals, counts and unused faults. Tokens stay valid."""
-        self.logbook.clear()
+        self.request_log.clear()
         self.event_faults.clear()
         self.sign_in_faults.clear()
 
@@ -84,7 +84,7 @@ class LocalRopo:
         usual = self._judge_sign_in(await request.body())
         fault = self.sign_in_faults.take()
         if fault.takes_effect and usual.status_code == HTTPStatus.CREATED:
-            self.logbook.signed_in()
+            self.request_log.signed_in()
         return await self._answer(request, usual, fault, fault.delay)
 
     async def report_event(self, request: Request) -> Response:
@@ -92,11 +92,11 @@ class LocalRopo:
         payload, refusal = self._judge_event(request.headers.get("authorization", ""), await request.body())
         fault = self.event_faults.take(payload.get("usageplacecode") if isinstance(payload, dict) else None)
         if not fault.takes_effect:
-            self.logbook.record(payload, fault.status, fault.label)
+            self.request_log.record(payload, fault.status, fault.label)
         elif refusal:
-            self.logbook.record(payload, int(refusal.status), refusal.detail)
+            self.request_log.record(payload, int(refusal.status), refusal.detail)
         else:
-            self.logbook.record(payload, int(HTTPStatus.OK))
+            self.request_log.record(payload, int(HTTPStatus.OK))
         usual = refusal.response() if refusal else Response()
         return await self._answer(request, usual, fault, self.settings.latency + fault.delay)
 
@@ -109,7 +109,7 @@ class LocalRopo:
         newest: bool = False,
     ) -> Response:
         """``GET /events``: what arrived, oldest first; without ``all``, only what was accepted."""
-        return _json(self.logbook.rows(refused=everything, after=after, limit=limit, newest=newest))
+        return _json(self.request_log.rows(refused=everything, after=after, limit=limit, newest=newest))
 
     async def forget_events(self) -> Response:
         """``DELETE /events``."""
@@ -118,12 +118,12 @@ class LocalRopo:
 
     async def health(self) -> Response:
         """``GET /health``."""
-        log = self.logbook
+        log = self.request_log
         return _json({"status": "ok", "sign_ins": log.sign_ins, "accepted": log.accepted, "refused": log.refused})
 
     async def summary(self) -> Response:
         """``GET /summary``: what the page shows above its table."""
-        log = self.logbook
+        log = self.request_log
         return _json(
             {
                 "cid": self.settings.cid,
@@ -180,7 +180,7 @@ class LocalRopo:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), delay)
         if fault.cut:
-            self.cut(request)
+            self.reset(request)
             while (await request.receive())["type"] != "http.disconnect":
                 pass
         if fault.status is None:

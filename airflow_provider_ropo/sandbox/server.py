@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from airflow_provider_ropo.sandbox.app import LocalRopo, Settings, create_app
-from airflow_provider_ropo.sandbox.logbook import KEPT, Arrival
+from airflow_provider_ropo.sandbox.request_log import KEPT, Arrival
 from airflow_provider_ropo.sandbox.tokens import TWO_HOURS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class LocalServer(uvicorn.Server):
         super().__init__(config)
         self.up = threading.Event()
         self._ropo = ropo
-        ropo.cut = self._cut
+        ropo.reset = self._cut
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
@@ -134,17 +134,17 @@ class Sandbox:
     @property
     def events(self) -> list[dict[str, Any]]:
         """The payloads of the accepted events, in the order in which they arrived."""
-        return [arrival.payload for arrival in self._ropo.logbook.arrivals(refused=False)]
+        return [arrival.payload for arrival in self._ropo.request_log.arrivals(refused=False)]
 
     @property
     def arrivals(self) -> list[Arrival]:
         """Everything that was posted as an event, accepted or not, in the order in which it arrived."""
-        return self._ropo.logbook.arrivals()
+        return self._ropo.request_log.arrivals()
 
     @property
     def sign_ins(self) -> int:
         """How many tokens were given."""
-        return self._ropo.logbook.sign_ins
+        return self._ropo.request_log.sign_ins
 
     def clear(self) -> None:
         """Forget arrivals, counts and unused faults. Tokens stay valid."""

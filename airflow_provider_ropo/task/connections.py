@@ -10,13 +10,13 @@ from airflow.providers.common.compat.sdk import BaseHook, Context
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.ledger.decisions import Rules
+from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
 
 #: Seconds a SQLite ledger that another process is writing to is waited for.
-SQLITE_PATIENCE = 60
+SQLITE_BUSY_TIMEOUT = 60
 
 
 def database_hook(conn_id: str, hook_params: dict[str, Any] | None = None) -> DbApiHook:
@@ -33,7 +33,7 @@ def database_hook(conn_id: str, hook_params: dict[str, Any] | None = None) -> Db
     return hook
 
 
-def open_ledger(hook: DbApiHook, table: str, me: Claimant, rules: Rules) -> DeliveryLedger:
+def open_ledger(hook: DbApiHook, table: str, me: Claimant, policy: LedgerPolicy) -> DeliveryLedger:
     """Return the ledger in that table.
 
     :param me: who will write.
@@ -41,8 +41,8 @@ def open_ledger(hook: DbApiHook, table: str, me: Claimant, rules: Rules) -> Deli
     # An error must not quote a statement's parameters: they name usage places.
     options: dict[str, Any] = {"hide_parameters": True}
     if getattr(hook, "conn_type", "") == "sqlite":
-        options["connect_args"] = {"timeout": SQLITE_PATIENCE}
-    return DeliveryLedger(LedgerTable(hook.get_sqlalchemy_engine(engine_kwargs=options), table), me, rules)
+        options["connect_args"] = {"timeout": SQLITE_BUSY_TIMEOUT}
+    return DeliveryLedger(LedgerTable(hook.get_sqlalchemy_engine(engine_kwargs=options), table), me, policy)
 
 
 def claimant_of(context: Context, task_id: str) -> Claimant:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PLACEHOLDER = re.compile(r"%%|%\((\w+)\)s|%s")
 
 
-def tell_assets(outlets: Iterable[object], counts: dict[str, int], context: Context) -> None:
+def add_counts_to_asset_events(outlets: Iterable[object], counts: dict[str, int], context: Context) -> None:
     """Let the counts go with the asset events that Airflow sends when the task has succeeded.
 
     (https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/asset-scheduling.html)

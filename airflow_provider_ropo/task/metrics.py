@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("airflow_provider_ropo")
 
 
-class Telemetry:
+class RunMetrics:
     """Follows one run; a context manager, whose end is the run's.
 
     :param summary: the counts, which others keep.
@@ -61,11 +61,11 @@ class Telemetry:
         self._current.__exit__(kind, error, trace_back)
         self._send_counts()
 
-    def about(self, *, server: str) -> None:
+    def set_server(self, *, server: str) -> None:
         """Note where the events go."""
         self._span.set_attribute("ropo.server", server)
 
-    def landed(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         """Time each attempt of one event that has come to its end."""
         self._retries += max(len(delivery.seconds) - 1, 0)
         for seconds in delivery.seconds:

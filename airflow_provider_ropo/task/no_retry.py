@@ -19,39 +19,39 @@ from airflow_provider_ropo.errors import (
 )
 
 
-class FinalConfigurationError(RopoConfigurationError, AirflowFailException):
+class NonRetryableConfigurationError(RopoConfigurationError, AirflowFailException):
     """A connection or a task is set up in a way that cannot work."""
 
 
 # Airflow's class has a status_code of its own, which the instance's covers.
-class FinalAuthenticationError(RopoAuthenticationError, AirflowFailException):  # type: ignore[misc]
+class NonRetryableAuthenticationError(RopoAuthenticationError, AirflowFailException):  # type: ignore[misc]
     """Signing in was refused."""
 
 
-class FinalDeliveriesFailedError(DeliveriesFailedError, AirflowFailException):
+class NonRetryableDeliveriesFailedError(DeliveriesFailedError, AirflowFailException):
     """Rows are invalid or were rejected, and everything else is at Ropo One."""
 
 
-_FINAL: dict[type[RopoError], type[RopoError]] = {
-    RopoConfigurationError: FinalConfigurationError,
-    RopoAuthenticationError: FinalAuthenticationError,
-    DeliveriesFailedError: FinalDeliveriesFailedError,
+_NON_RETRYABLE: dict[type[RopoError], type[RopoError]] = {
+    RopoConfigurationError: NonRetryableConfigurationError,
+    RopoAuthenticationError: NonRetryableAuthenticationError,
+    DeliveriesFailedError: NonRetryableDeliveriesFailedError,
 }
 
 
-def final(error: RopoError) -> RopoError:
+def without_retry(error: RopoError) -> RopoError:
     """Return the error as one that Airflow does not retry."""
-    twin = _FINAL[type(error)](*error.args)
+    twin = _NON_RETRYABLE[type(error)](*error.args)
     twin.__dict__.update(error.__dict__)
     return twin
 
 
 @contextmanager
-def mistakes_are_final() -> Iterator[None]:
+def no_retry_on_misconfiguration() -> Iterator[None]:
     """Let wrong configuration and refused credentials end the task without an Airflow retry."""
     try:
         yield
     except (RopoConfigurationError, RopoAuthenticationError) as error:
-        if type(error) not in _FINAL:
+        if type(error) not in _NON_RETRYABLE:
             raise
-        raise final(error) from None
+        raise without_retry(error) from None

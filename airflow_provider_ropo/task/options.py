@@ -38,12 +38,12 @@ def check(task: Any) -> None:  # noqa: ANN401 - the operator, which imports this
         raise RopoConfigurationError("`max_failed` must be a count, or a fraction below 1")
 
 
-def are_rows(events: object) -> bool:
+def is_literal_rows(events: object) -> bool:
     """Are these rows, written into the DAG, rather than something that will give rows when the task runs?"""
     return isinstance(events, list | tuple) and bool(events) and all(isinstance(row, Mapping) for row in events)
 
 
-def flag(name: str, value: object) -> bool:
+def parse_bool(name: str, value: object) -> bool:
     """Read a yes or no that a template may have turned into text."""
     text = str(value).strip().casefold()
     if text not in {"true", "false"}:

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import Asset
 _PLAIN = (str, int, float, dt.date, dt.time, dt.timedelta, Asset, type(None))
 
 
-class HiddenRows(Sequence[Any]):
+class RedactedRows(Sequence[Any]):
     """Rows given to the task, kept out of the Rendered Templates view: they hold customers' data."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
@@ -29,7 +29,7 @@ class HiddenRows(Sequence[Any]):
         return f"{len(self):,} rows, not shown: they hold customers' data"
 
 
-class Veiled:
+class Redacted:
     """An argument, kept out of the Rendered Templates view: it may hold customers' data."""
 
     def __init__(self, value: object) -> None:
@@ -40,12 +40,12 @@ class Veiled:
         return f"{type(self.value).__name__}, not shown: it may hold customers' data"
 
 
-def veil(given: object, value: object) -> object:
+def redact(given: object, value: object) -> object:
     """Return an argument as it is shown: as it is if it is plain, and the DAG's author wrote it."""
     is_plain = isinstance(given, _PLAIN) and isinstance(value, _PLAIN)
-    return value if is_plain or isinstance(value, Veiled) else Veiled(value)
+    return value if is_plain or isinstance(value, Redacted) else Redacted(value)
 
 
-def unveiled(value: object) -> object:
+def unredacted(value: object) -> object:
     """Return an argument as it was given."""
-    return value.value if isinstance(value, Veiled) else value
+    return value.value if isinstance(value, Redacted) else value

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 PROGRESS_KEY = "ropo_progress"
 
 
-def shown_in(context: Context, *, as_xcom: bool) -> Callable[[dict[str, Any]], bool]:
+def report_publisher(context: Context, *, as_xcom: bool) -> Callable[[dict[str, Any]], bool]:
     """Return what shows a report to whoever looks at this task instance, and says whether it could.
 
     A report that cannot be shown stops nothing: it is said in the log, once, and the run goes on.

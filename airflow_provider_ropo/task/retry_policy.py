@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LONGEST = 86_400.0
 
 
-def obey_ropo(task: Any) -> None:  # noqa: ANN401 - the operator, which imports this
+def use_retry_after(task: Any) -> None:  # noqa: ANN401 - the operator, which imports this
     """Let a task without a policy of its own wait as long as Ropo One asks to, where Airflow has retry policies."""
     if RetryPolicy is not None and task.retry_policy is None:
         task.retry_policy = RopoRetryPolicy()

@@ -89,7 +89,7 @@ class Say:
     then: str = "keep"
 
 
-class Wire:
+class Transport:
     """A server on loopback that says, byte for byte, what a test wants, and remembers what it was told.
 
     :param answers: what it says to the coming events, the last one to all that follow.
@@ -204,7 +204,7 @@ class Wire:
         return say.then == "keep"
 
 
-class Tunnel(Wire):
+class Tunnel(Transport):
     """A proxy that lets the first connection through and refuses the later ones."""
 
     def __init__(self, target: int) -> None:
@@ -268,7 +268,7 @@ def connect() -> Iterator[Connect]:
     """Make clients, and close them in the end."""
     clients: list[RopoClient] = []
 
-    def make(server: Sandbox | Wire | str, *, extra: dict[str, Any] | None = None, **options: Any) -> RopoClient:
+    def make(server: Sandbox | Transport | str, *, extra: dict[str, Any] | None = None, **options: Any) -> RopoClient:
         settings = RopoSettings.from_connection(
             "ropo_test",
             host=server if isinstance(server, str) else server.url,
@@ -320,7 +320,7 @@ def tls(authority: Path) -> ssl.SSLContext:
     return context
 
 
-def behind(proxy: Wire, monkeypatch: pytest.MonkeyPatch, **others: str) -> None:
+def behind(proxy: Transport, monkeypatch: pytest.MonkeyPatch, **others: str) -> None:
     """Let the environment name a proxy for everything."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         others[name] = proxy.url
@@ -374,7 +374,7 @@ def test_an_event_arrives_as_it_is(sandbox: Sandbox, connect: Connect) -> None:
 
 def test_the_two_calls_look_as_documented(connect: Connect) -> None:
     """Signing in sends the pair without a token; an event goes with the bearer token, both as JSON."""
-    with Wire() as wire:
+    with Transport() as wire:
         connect(wire).post_usageplace_event(EVENT)
 
     (sign_in, sign_in_headers, credentials), (post, post_headers, payload) = wire.requests
@@ -461,7 +461,7 @@ def test_a_sign_in_a_gateway_lost_sight_of_leaves_no_event_open(
 @pytest.mark.parametrize("interim", [101, 102, 103])
 def test_an_interim_answer_is_not_the_last_word(connect: Connect, interim: int) -> None:
     """What a server says beforehand leaves open what becomes of the event, and is nobody else's answer."""
-    with Wire(Say(http(interim) + http(200)), Say(http(400)), Say(ACCEPTED)) as wire:
+    with Transport(Say(http(interim) + http(200)), Say(http(400)), Say(ACCEPTED)) as wire:
         client = connect(wire)
         with pytest.raises(RopoTimeoutError) as caught:
             client.post_usageplace_event(EVENT)
@@ -477,7 +477,7 @@ def test_an_interim_answer_is_not_the_last_word(connect: Connect, interim: int) 
 @pytest.mark.parametrize("status", [600, 799, 999])
 def test_a_status_nobody_knows_is_no_success(connect: Connect, status: int) -> None:
     """A status outside of HTTP's classes is trouble of the server, with its number."""
-    with Wire(Say(http(status), "close")) as wire, pytest.raises(RopoServerError) as caught:
+    with Transport(Say(http(status), "close")) as wire, pytest.raises(RopoServerError) as caught:
         connect(wire).post_usageplace_event(EVENT)
 
     assert status == caught.value.status_code
@@ -497,7 +497,7 @@ def test_retry_after_may_be_a_date(sandbox: Sandbox, connect: Connect) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_never_followed(sandbox: Sandbox, connect: Connect, status: int) -> None:
     """Where a redirect points to, nothing arrives; the event does not count as delivered."""
-    with Wire() as elsewhere:
+    with Transport() as elsewhere:
         sandbox.script([Fault(status=status, headers={"Location": f"{elsewhere.url}/rest/usageplace/event"})])
 
         with pytest.raises(RopoServerError) as caught:
@@ -521,7 +521,7 @@ def test_a_redirect_is_never_followed(sandbox: Sandbox, connect: Connect, status
 def test_a_redirect_to_nowhere_is_like_any_other(connect: Connect, location: bytes, path: str) -> None:
     """Where a redirect points to is not even looked at, so it may be no address at all."""
     redirect = Say(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n")
-    with Wire(redirect, sign_in=redirect if path == "token" else Say(SIGNED_IN)) as wire:
+    with Transport(redirect, sign_in=redirect if path == "token" else Say(SIGNED_IN)) as wire:
         client = connect(wire)
 
         with pytest.raises(RopoServerError) as caught:
@@ -533,7 +533,7 @@ def test_a_redirect_to_nowhere_is_like_any_other(connect: Connect, location: byt
 
 def test_a_redirected_sign_in_is_not_followed_either(sandbox: Sandbox, connect: Connect) -> None:
     """The credentials do not go where a redirect points to."""
-    with Wire() as elsewhere:
+    with Transport() as elsewhere:
         sandbox.script_sign_in([Fault(status=307, headers={"Location": f"{elsewhere.url}/rest/token"})])
 
         with pytest.raises(RopoServerError):
@@ -561,7 +561,7 @@ def test_a_redirected_sign_in_is_not_followed_either(sandbox: Sandbox, connect: 
 )
 def test_without_a_whole_answer_the_event_may_have_arrived(connect: Connect, say: Say) -> None:
     """Once the event has left, anything short of a whole answer leaves it open, and it is not sent again."""
-    with Wire(say) as wire:
+    with Transport(say) as wire:
         client = connect(wire, extra={"timeout": 0.3})
 
         with pytest.raises(RopoTimeoutError) as caught:
@@ -575,7 +575,7 @@ def test_without_a_whole_answer_the_event_may_have_arrived(connect: Connect, say
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # urllib3 leaves this socket to the garbage collector
 def test_an_answer_of_two_lengths_is_no_matter_of_configuration(connect: Connect) -> None:
     """A header that makes no sense is the answer's: the event has left, and may have arrived."""
-    with Wire(Say(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nabcde")) as wire:
+    with Transport(Say(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nabcde")) as wire:
         (result,) = map(type, results([lambda: connect(wire).post_usageplace_event(EVENT)]))
 
         assert [EVENT] == wire.events
@@ -585,7 +585,7 @@ def test_an_answer_of_two_lengths_is_no_matter_of_configuration(connect: Connect
 
 def test_the_timeout_is_kept(connect: Connect) -> None:
     """A server that never answers is waited for as long as the connection says, and named."""
-    with Wire(Say(then="hold")) as wire:
+    with Transport(Say(then="hold")) as wire:
         client = connect(wire, extra={"timeout": 0.3})
         client.sign_in()
         start = time.monotonic()
@@ -607,7 +607,7 @@ def test_the_timeout_is_kept(connect: Connect) -> None:
 )
 def test_an_answer_that_drips_is_given_up(connect: Connect, head: bytes) -> None:
     """The timeout counts for the body as a whole: a server cannot stretch it, byte by byte."""
-    with Wire(Say(head, "drip")) as wire:
+    with Transport(Say(head, "drip")) as wire:
         client = connect(wire, extra={"timeout": 0.3})
         client.sign_in()
         start = time.monotonic()
@@ -621,7 +621,7 @@ def test_an_answer_that_drips_is_given_up(connect: Connect, head: bytes) -> None
 
 def test_a_sign_in_that_drips_is_given_up(connect: Connect) -> None:
     """A token that comes byte by byte is not waited for beyond the timeout either."""
-    with Wire(sign_in=Say(b"HTTP/1.1 201 Created\r\nContent-Length: 999\r\n\r\n", "drip")) as wire:
+    with Transport(sign_in=Say(b"HTTP/1.1 201 Created\r\nContent-Length: 999\r\n\r\n", "drip")) as wire:
         start = time.monotonic()
 
         with pytest.raises(RopoConnectError, match=r"signing in.*within 0\.3 s"):
@@ -641,7 +641,7 @@ def test_a_sign_in_that_drips_is_given_up(connect: Connect) -> None:
 def test_an_answer_without_end_is_not_read_to_its_end(connect: Connect, head: bytes) -> None:
     """Of a huge answer, the beginning counts; the rest is dropped, and the next event gets a new connection."""
     flood = Say(b"HTTP/1.1 400 Bad\r\n" + head + b"\r\n\r\n", "flood")
-    with Wire(flood, Say(ACCEPTED)) as wire:
+    with Transport(flood, Say(ACCEPTED)) as wire:
         client = connect(wire)
 
         with pytest.raises(RopoRejectedError, match="HTTP 400"):
@@ -697,7 +697,7 @@ def test_a_server_that_cannot_be_reached(connect: Connect, host: str, remedy: st
 
 def test_a_server_gone_after_signing_in_was_not_reached(connect: Connect) -> None:
     """An event for which no connection comes about has not left, also when signing in went well."""
-    with Wire(sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
+    with Transport(sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
         client = connect(wire)
         client.sign_in()
 
@@ -715,7 +715,7 @@ def test_a_server_gone_after_signing_in_was_not_reached(connect: Connect) -> Non
 )
 def test_a_sign_in_without_an_answer_leaves_no_event_open(connect: Connect, say: Say) -> None:
     """When the sign-in gets no answer, no event has left: that is safe to repeat."""
-    with Wire(sign_in=say) as wire:
+    with Transport(sign_in=say) as wire:
         with pytest.raises(RopoConnectError, match="signing in"):
             connect(wire, extra={"timeout": 0.3}).post_usageplace_event(EVENT)
 
@@ -758,7 +758,7 @@ def test_tls_that_breaks_after_the_event_leaves_it_open(
     connect: Connect, tls: ssl.SSLContext, authority: Path, then: str
 ) -> None:
     """However TLS breaks once the event has left, it may have arrived."""
-    with Wire(Say(then=then), tls=tls) as wire:
+    with Transport(Say(then=then), tls=tls) as wire:
         client = connect(wire, extra={"verify": str(authority), "timeout": 0.5})
 
         with pytest.raises(RopoTimeoutError):
@@ -772,7 +772,7 @@ def test_a_handshake_that_never_ends_well_leaves_no_event_open(
     connect: Connect, tls: ssl.SSLContext, authority: Path, then: str
 ) -> None:
     """An event that waited for a TLS handshake has not left, however that broke."""
-    with Wire(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
+    with Transport(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
         client = connect(wire, extra={"verify": str(authority), "timeout": 0.5})
         client.sign_in()
         wire.refuse_tls(then)
@@ -785,7 +785,7 @@ def test_a_handshake_that_never_ends_well_leaves_no_event_open(
 
 def test_a_certificate_nobody_vouches_for_is_refused(connect: Connect, tls: ssl.SSLContext) -> None:
     """A self-signed certificate is refused before anything is sent, and the message names ``verify``."""
-    with Wire(tls=tls) as wire:
+    with Transport(tls=tls) as wire:
         with pytest.raises(RopoConnectError, match="verify"):
             connect(wire).post_usageplace_event(EVENT)
 
@@ -794,7 +794,7 @@ def test_a_certificate_nobody_vouches_for_is_refused(connect: Connect, tls: ssl.
 
 def test_a_certificate_for_another_name_is_refused(connect: Connect, tls: ssl.SSLContext, authority: Path) -> None:
     """A certificate is good for the names in it alone, also with the right bundle."""
-    with Wire(tls=tls) as wire:
+    with Transport(tls=tls) as wire:
         client = connect(f"https://localhost:{wire.port}", extra={"verify": str(authority)})
 
         with pytest.raises(RopoConnectError, match="TLS"):
@@ -805,7 +805,7 @@ def test_a_certificate_for_another_name_is_refused(connect: Connect, tls: ssl.SS
 
 def test_verify_names_who_vouches(connect: Connect, tls: ssl.SSLContext, authority: Path) -> None:
     """With ``verify`` pointing to its authority, the server's certificate is accepted."""
-    with Wire(tls=tls) as wire:
+    with Transport(tls=tls) as wire:
         connect(wire, extra={"verify": str(authority)}).post_usageplace_event(EVENT)
 
         assert [EVENT] == wire.events
@@ -817,7 +817,7 @@ def test_the_environments_bundle_counts(
     """A worker whose environment names a CA bundle needs no ``verify``."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
 
-    with Wire(tls=tls) as wire:
+    with Transport(tls=tls) as wire:
         connect(wire).post_usageplace_event(EVENT)
 
         assert [EVENT] == wire.events
@@ -829,7 +829,7 @@ def test_an_environment_bundle_that_is_not_there(
     """A bundle that is gone is a matter of configuration, and nothing is sent."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
 
-    with Wire(tls=tls) as wire:
+    with Transport(tls=tls) as wire:
         with pytest.raises(RopoConfigurationError, match=r"'ropo_test'.*REQUESTS_CA_BUNDLE"):
             connect(wire).post_usageplace_event(EVENT)
 
@@ -842,7 +842,7 @@ def test_a_bundle_spoiled_later_leaves_no_event_open(
     """A bundle that is no bundle any more stops an event before it has left."""
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(authority.read_bytes())
-    with Wire(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
+    with Transport(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire:
         client = connect(wire, extra={"verify": str(bundle)})
         client.sign_in()
         bundle.write_text("spoiled")
@@ -864,7 +864,7 @@ def tell_all(quoted: str) -> bytes:
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 503])
 def test_an_error_about_an_event_tells_no_secrets(connect: Connect, status: int) -> None:
     """An answer that quotes token, API code and customer's data comes through without them."""
-    with Wire(Say(http(status, tell_all("this")))) as wire:
+    with Transport(Say(http(status, tell_all("this")))) as wire:
         (error,) = results([lambda: connect(wire).post_usageplace_event(EVENT)])
 
     assert isinstance(error, RopoResponseError)
@@ -887,7 +887,7 @@ def test_an_error_about_an_event_tells_no_secrets(connect: Connect, status: int)
 def test_a_description_in_free_text_is_not_told(connect: Connect, description: str, expected: str) -> None:
     """What somebody wrote about a customer does not come back in an error; what the guide says may."""
     said = json.dumps({"title": f"'{description}' is too long"}).encode()
-    with Wire(Say(http(400, said))) as wire, pytest.raises(RopoRejectedError) as caught:
+    with Transport(Say(http(400, said))) as wire, pytest.raises(RopoRejectedError) as caught:
         connect(wire).post_usageplace_event({**EVENT, "description": description})
 
     assert expected == caught.value.detail
@@ -896,7 +896,7 @@ def test_a_description_in_free_text_is_not_told(connect: Connect, description: s
 @pytest.mark.parametrize("status", [400, 401, 403, 500])
 def test_an_error_about_the_sign_in_tells_no_secrets(connect: Connect, status: int) -> None:
     """An answer to the sign-in that quotes the API code comes through without it."""
-    with Wire(sign_in=Say(http(status, tell_all("this")))) as wire:
+    with Transport(sign_in=Say(http(status, tell_all("this")))) as wire:
         (error,) = results([connect(wire).sign_in])
 
     assert isinstance(error, RopoResponseError)
@@ -906,7 +906,7 @@ def test_an_error_about_the_sign_in_tells_no_secrets(connect: Connect, status: i
 
 def test_a_refused_token_is_not_told(connect: Connect) -> None:
     """A 401 that quotes the token comes through without it."""
-    with Wire(Say(http(401, tell_all("this")))) as wire:
+    with Transport(Say(http(401, tell_all("this")))) as wire:
         (error,) = results([lambda: connect(wire).post_usageplace_event(EVENT)])
 
     assert isinstance(error, RopoAuthenticationError)
@@ -916,12 +916,12 @@ def test_a_refused_token_is_not_told(connect: Connect) -> None:
 @pytest.mark.parametrize(
     ("wire", "extra"),
     [
-        pytest.param(Wire(Say(then="reset")), {}, id="no answer"),
-        pytest.param(Wire(Say(then="hold")), {"timeout": 0.2}, id="silence"),
-        pytest.param(Wire(sign_in=Say(then="reset")), {}, id="no answer to the sign-in"),
+        pytest.param(Transport(Say(then="reset")), {}, id="no answer"),
+        pytest.param(Transport(Say(then="hold")), {"timeout": 0.2}, id="silence"),
+        pytest.param(Transport(sign_in=Say(then="reset")), {}, id="no answer to the sign-in"),
     ],
 )
-def test_an_error_without_an_answer_tells_no_secrets(connect: Connect, wire: Wire, extra: dict[str, Any]) -> None:
+def test_an_error_without_an_answer_tells_no_secrets(connect: Connect, wire: Transport, extra: dict[str, Any]) -> None:
     """What went unanswered is not quoted."""
     with wire:
         (error,) = results([lambda: connect(wire, extra=extra).post_usageplace_event(EVENT)])
@@ -976,7 +976,7 @@ def test_a_short_lived_token_is_renewed_by_its_own_claims(connect: Connect) -> N
 def test_an_opaque_token_is_good_for_two_hours(connect: Connect) -> None:
     """A token that is no JWT is used for the documented two hours, less a minute."""
     clock = Clock()
-    with Wire(sign_in=Say(http(201, b'{"token": "opaque"}'))) as wire:
+    with Transport(sign_in=Say(http(201, b'{"token": "opaque"}'))) as wire:
         client = connect(wire, clock=clock.read)
 
         for passed in (0, 7139, 1):
@@ -997,7 +997,7 @@ def test_an_opaque_token_is_good_for_two_hours(connect: Connect) -> None:
 def test_signing_in_says_until_when(connect: Connect, claims: dict[str, float], expected: int) -> None:
     """Signing in returns until when the token is good, by this machine's clock."""
     body = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
-    with Wire(sign_in=Say(http(201, json.dumps({"token": f"e30.{body}.c2ln"}).encode()))) as wire:
+    with Transport(sign_in=Say(http(201, json.dumps({"token": f"e30.{body}.c2ln"}).encode()))) as wire:
         client = connect(wire)
 
         until = client.sign_in()
@@ -1052,7 +1052,7 @@ def test_a_fresh_token_refused_ends_it(sandbox: Sandbox, connect: Connect) -> No
 
 def test_wrong_credentials_are_asked_once_however_many_threads(connect: Connect) -> None:
     """A refused sign-in is asked once; every thread gets the refusal with the remedy, and no event leaves."""
-    with Wire(sign_in=Say(http(400, b'{"errorId": 3, "errorText": "Unknown customer"}'))) as wire:
+    with Transport(sign_in=Say(http(400, b'{"errorId": 3, "errorText": "Unknown customer"}'))) as wire:
         client = connect(wire)
 
         errors = results([lambda: client.post_usageplace_event(EVENT)] * THREADS)
@@ -1109,7 +1109,7 @@ def test_netrc_does_not_replace_the_token(connect: Connect, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
 
-    with Wire() as wire:
+    with Transport() as wire:
         connect(wire).post_usageplace_event(EVENT)
 
     (_, sign_in, _), (_, post, _) = wire.requests
@@ -1119,12 +1119,15 @@ def test_netrc_does_not_replace_the_token(connect: Connect, monkeypatch: pytest.
 
 def test_the_environments_proxy_is_used(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy named by the environment carries both calls."""
-    with Wire() as proxy:
+    with Transport() as proxy:
         behind(proxy, monkeypatch)
 
         connect(f"http://{ELSEWHERE}", extra={"allow_http": True}).post_usageplace_event(EVENT)
 
-    assert [f"http://{ELSEWHERE}/rest/token", f"http://{ELSEWHERE}/rest/usageplace/event"] == proxy.paths
+    assert [
+        f"http://{ELSEWHERE}/rest/token",
+        f"http://{ELSEWHERE}/rest/usageplace/event",
+    ] == proxy.paths
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.8.8.8"])
@@ -1133,7 +1136,7 @@ def test_what_stays_on_this_machine_goes_through_no_proxy(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, host: str, scheme: str
 ) -> None:
     """Plain http is for loopback because nobody else hears the API code there: so no proxy does."""
-    with Wire() as proxy:
+    with Transport() as proxy:
         behind(proxy, monkeypatch)
 
         with pytest.raises(RopoConnectError):
@@ -1144,7 +1147,7 @@ def test_what_stays_on_this_machine_goes_through_no_proxy(
 
 def test_no_proxy_is_respected(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that the environment excepts from its proxy is called directly."""
-    with Wire() as proxy:
+    with Transport() as proxy:
         behind(proxy, monkeypatch, no_proxy=f"example.com,{ELSEWHERE}")
 
         with pytest.raises(RopoConnectError, match="cannot be reached"):
@@ -1165,7 +1168,7 @@ def test_a_proxy_that_refuses_the_way_leaves_no_event_open(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext, authority: Path
 ) -> None:
     """An event whose tunnel the proxy refuses has not left."""
-    with Wire(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire, Tunnel(wire.port) as proxy:
+    with Transport(tls=tls, sign_in=Say(SIGNED_IN_AND_CLOSED, "close")) as wire, Tunnel(wire.port) as proxy:
         behind(proxy, monkeypatch)
         client = connect(f"https://{ELSEWHERE}:{wire.port}", extra={"verify": str(authority)})
         client.sign_in()
@@ -1182,7 +1185,7 @@ def test_an_event_lost_behind_a_proxy_may_have_arrived(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext, authority: Path, then: str
 ) -> None:
     """When the way through a proxy breaks after the event has left, that is no refusal by the proxy."""
-    with Wire(Say(then=then), tls=tls) as wire, Tunnel(wire.port) as proxy:
+    with Transport(Say(then=then), tls=tls) as wire, Tunnel(wire.port) as proxy:
         behind(proxy, monkeypatch)
         client = connect(f"https://{ELSEWHERE}:{wire.port}", extra={"verify": str(authority)})
 
@@ -1194,7 +1197,7 @@ def test_an_event_lost_behind_a_proxy_may_have_arrived(
 
 def test_a_connection_is_used_again(connect: Connect) -> None:
     """Twenty events and the sign-in before them go through one connection."""
-    with Wire() as wire:
+    with Transport() as wire:
         client = connect(wire)
 
         for number in range(20):
@@ -1208,7 +1211,7 @@ def test_a_connection_is_used_again_after_an_answer_with_words(connect: Connect)
     """An answer that is read to its end leaves its connection good, however it came, and beyond the timeout."""
     problem = json.dumps({"title": "Bad", "detail": "x" * 20_000}).encode()
     chunked = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
-    with Wire(Say(http(400, problem)), Say(chunked), Say(http(204)), Say(ACCEPTED)) as wire:
+    with Transport(Say(http(400, problem)), Say(chunked), Say(http(204)), Say(ACCEPTED)) as wire:
         client = connect(wire, extra={"timeout": 0.3})
 
         for number in range(5):
@@ -1222,7 +1225,7 @@ def test_a_connection_is_used_again_after_an_answer_with_words(connect: Connect)
 
 def test_each_thread_has_a_connection_of_its_own(connect: Connect) -> None:
     """Threads do not share connections: four of them use four, for as many events as they like."""
-    with Wire() as wire:
+    with Transport() as wire:
         client = connect(wire)
         client.sign_in()
 
@@ -1238,7 +1241,7 @@ def test_each_thread_has_a_connection_of_its_own(connect: Connect) -> None:
 
 def test_a_kept_connection_that_the_server_closed_is_replaced(connect: Connect) -> None:
     """A server that closes idle connections costs a new connection, not an error."""
-    with Wire(Say(ACCEPTED, "close")) as wire:
+    with Transport(Say(ACCEPTED, "close")) as wire:
         client = connect(wire)
 
         for number in range(3):
@@ -1250,7 +1253,7 @@ def test_a_kept_connection_that_the_server_closed_is_replaced(connect: Connect) 
 
 def test_a_closed_client_can_be_used_again(connect: Connect) -> None:
     """Closing lets go of the connections, not of the client or its token."""
-    with Wire() as wire:
+    with Transport() as wire:
         client = connect(wire)
         client.post_usageplace_event(event(1))
         client.close()

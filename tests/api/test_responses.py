@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from airflow_provider_ropo.api.responses import Receipt, classify, customers_data, read_token
+from airflow_provider_ropo.api.responses import Receipt, interpret_response, personal_data, read_token
 from airflow_provider_ropo.errors import (
     DeliveriesFailedError,
     InvalidRowError,
@@ -34,7 +34,7 @@ def problem(title: object = "Invalid event", detail: object = "time: must be giv
 
 
 def refusal(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> RopoResponseError:
-    result = classify(status, headers or {}, body, now=NOW)
+    result = interpret_response(status, headers or {}, body, now=NOW)
     assert isinstance(result, RopoResponseError)
     return result
 
@@ -59,7 +59,7 @@ def refusal(status: int, headers: dict[str, str] | None = None, body: bytes = b"
 )
 def test_a_plain_success_is_a_receipt(status: int, headers: dict[str, str], body: bytes) -> None:
     """A 2xx answer is Ropo's acceptance, whatever it says beside, as long as it is no web page."""
-    result = classify(status, headers, body, now=NOW)
+    result = interpret_response(status, headers, body, now=NOW)
 
     assert Receipt(status) == result
 
@@ -198,7 +198,7 @@ def test_the_detail_is_what_the_answer_says_for_itself(body: bytes, expected: st
 
 def test_a_problem_that_calls_itself_a_success_is_told() -> None:
     """What a 2xx says of a problem is in the error, without what must not be in a log."""
-    result = classify(200, PROBLEM, problem("Bad", "customer A123456"), now=NOW, secrets=["A123456"])
+    result = interpret_response(200, PROBLEM, problem("Bad", "customer A123456"), now=NOW, secrets=["A123456"])
 
     assert isinstance(result, RopoServerError)
     assert result.detail == "Bad: customer ***"
@@ -235,10 +235,10 @@ def test_what_a_payload_says_about_a_customer() -> None:
         "description": "Anna Ek was not at home",
     }
 
-    told = list(customers_data(payload))
+    told = list(personal_data(payload))
 
     assert sorted(told) == ["123456", "555555b", "594294", "A123456", "Anna Ek was not at home"]
-    assert list(customers_data({**payload, "description": None}))[2:] == ["123456", "594294"]
+    assert list(personal_data({**payload, "description": None}))[2:] == ["123456", "594294"]
 
 
 def test_without_a_detail_the_status_is_named() -> None:
@@ -267,7 +267,7 @@ def test_a_redirect_says_what_to_mend() -> None:
 )
 def test_a_quoted_secret_is_left_out(quoted: str, secrets: list[str]) -> None:
     """What must not be in a log is not in the error, not even its beginning, though the answer quotes it."""
-    result = classify(400, PROBLEM, problem("Bad", quoted), now=NOW, secrets=secrets)
+    result = interpret_response(400, PROBLEM, problem("Bad", quoted), now=NOW, secrets=secrets)
 
     assert isinstance(result, RopoResponseError)
     for text in (str(result), result.detail, repr(result)):
@@ -277,14 +277,14 @@ def test_a_quoted_secret_is_left_out(quoted: str, secrets: list[str]) -> None:
 
 def test_an_empty_secret_hides_nothing() -> None:
     """A field that is empty is no secret."""
-    result = classify(400, PROBLEM, problem("Bad", "time"), now=NOW, secrets=["", " "])
+    result = interpret_response(400, PROBLEM, problem("Bad", "time"), now=NOW, secrets=["", " "])
 
     assert str(result) == "HTTP 400 Bad: time"
 
 
 def test_a_short_secret_leaves_the_status_alone() -> None:
     """Only the answer's own words are searched for secrets, not ours."""
-    result = classify(400, {}, problem("Bad", "jobid 4"), now=NOW, secrets=["4"])
+    result = interpret_response(400, {}, problem("Bad", "jobid 4"), now=NOW, secrets=["4"])
 
     assert str(result) == "HTTP 400 Bad: jobid ***"
 
@@ -363,6 +363,6 @@ def test_what_cannot_be_printed_is_left_out() -> None:
     """A NUL or half a surrogate pair in an answer does not reach a log or a ledger."""
     body = rb'{"title": "No\u0000pe", "detail": "\ud800 why"}'
 
-    error = classify(400, {}, body, now=NOW)
+    error = interpret_response(400, {}, body, now=NOW)
 
     assert "No pe: why" == error.detail

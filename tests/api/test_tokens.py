@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ropo.api.tokens import DOCUMENTED_LIFETIME, Token, TokenKeeper, lifetime_of
+from airflow_provider_ropo.api.tokens import DOCUMENTED_LIFETIME, Token, TokenCache, lifetime_of
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoServerError
 
 NOW = 1_704_364_900.0
@@ -134,7 +134,7 @@ def test_a_token_is_due_before_it_ends(*, lifetime: float, age: float, expected:
     """A token is renewed a minute before its end, or after nine tenths of a short life."""
     token = Token("t", lifetime, issued=1000.0)
 
-    assert expected == token.is_due(1000.0 + age)
+    assert expected == token.needs_renewal(1000.0 + age)
 
 
 def test_a_token_is_not_shown() -> None:
@@ -146,9 +146,9 @@ def test_many_threads_sign_in_once() -> None:
     """However many threads ask at once, one signs in and all get its token."""
     clock = Clock()
     sign_in = SignIn(clock)
-    keeper = TokenKeeper(sign_in.ask, clock.read)
+    cache = TokenCache(sign_in.ask, clock.read)
 
-    tokens = at_once(keeper.get)
+    tokens = at_once(cache.get)
 
     assert sign_in.asked == 1
     assert {"token 1"} == {token.value for token in tokens}
@@ -157,13 +157,13 @@ def test_many_threads_sign_in_once() -> None:
 def test_a_token_is_kept_until_it_is_due_and_then_renewed() -> None:
     """The same token is handed out until shortly before its end, then another."""
     clock = Clock()
-    keeper = TokenKeeper(SignIn(clock).ask, clock.read)
+    cache = TokenCache(SignIn(clock).ask, clock.read)
 
-    first = keeper.get()
+    first = cache.get()
     clock.now += 7139
-    still = keeper.get()
+    still = cache.get()
     clock.now += 1
-    renewed = keeper.get()
+    renewed = cache.get()
 
     assert [first.value, still.value, renewed.value] == ["token 1", "token 1", "token 2"]
 
@@ -172,10 +172,10 @@ def test_a_refused_token_is_replaced_once_for_all_threads() -> None:
     """Threads whose token was refused get one new token together, not one each."""
     clock = Clock()
     sign_in = SignIn(clock)
-    keeper = TokenKeeper(sign_in.ask, clock.read)
-    refused = keeper.get()
+    cache = TokenCache(sign_in.ask, clock.read)
+    refused = cache.get()
 
-    tokens = at_once(lambda: keeper.get(instead_of=refused))
+    tokens = at_once(lambda: cache.get(rejected=refused))
 
     assert sign_in.asked == 2
     assert {"token 2"} == {token.value for token in tokens}
@@ -185,9 +185,9 @@ def test_a_refusal_is_asked_for_once() -> None:
     """After a refused sign-in nobody asks again: every thread gets the refusal."""
     clock = Clock()
     sign_in = SignIn(clock, RopoAuthenticationError("no"))
-    keeper = TokenKeeper(sign_in.ask, clock.read)
+    cache = TokenCache(sign_in.ask, clock.read)
 
-    results = at_once(keeper.get)
+    results = at_once(cache.get)
 
     assert sign_in.asked == 1
     assert {RopoAuthenticationError} == {type(result) for result in results}
@@ -197,12 +197,12 @@ def test_a_refusal_is_nobodys_to_change() -> None:
     """Each who asks gets a refusal of their own: what one raises, notes or changes, no other sees."""
     clock = Clock()
     refusal = RopoAuthenticationError("no", status_code=400, detail="Unknown")
-    keeper = TokenKeeper(SignIn(clock, refusal).ask, clock.read)
+    cache = TokenCache(SignIn(clock, refusal).ask, clock.read)
 
     told = []
     for _ in range(3):
         with pytest.raises(RopoAuthenticationError) as caught:
-            keeper.get()
+            cache.get()
         told.append("".join(traceback.format_exception(caught.value)))
         caught.value.args = ("something else",)
         caught.value.add_note("a note")
@@ -214,10 +214,10 @@ def test_a_refusal_is_nobodys_to_change() -> None:
 def test_trouble_at_sign_in_may_pass() -> None:
     """A sign-in that fails for another reason than a refusal is tried again by the next who asks."""
     clock = Clock()
-    keeper = TokenKeeper(SignIn(clock, RopoServerError("HTTP 503")).ask, clock.read)
+    cache = TokenCache(SignIn(clock, RopoServerError("HTTP 503")).ask, clock.read)
     with pytest.raises(RopoServerError):
-        keeper.get()
+        cache.get()
 
-    token = keeper.get()
+    token = cache.get()
 
     assert token.value == "token 2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_ropo.dispatch.circuit_breaker import HOPELESS, HOPELESS_AFTER, HOPELESS_ATTEMPTS, Breaker
+from airflow_provider_ropo.dispatch.circuit_breaker import FAILURE_LIMIT, FAILURE_WINDOW, MIN_ATTEMPTS, CircuitBreaker
 from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConnectError,
@@ -26,47 +26,47 @@ class Clock:
         return self.now
 
 
-def after(clock: Clock, attempts: int, seconds: float) -> Breaker:
-    """Return a breaker that has seen so many attempts in vain, over so many seconds."""
-    breaker = Breaker(120, clock)
+def after(clock: Clock, attempts: int, seconds: float) -> CircuitBreaker:
+    """Return a circuit breaker that has seen so many attempts in vain, over so many seconds."""
+    circuit_breaker = CircuitBreaker(120, clock)
     for _ in range(attempts):
-        breaker.attempted(in_vain=True)
+        circuit_breaker.record_attempt(failed=True)
     clock.now += seconds
-    return breaker
+    return circuit_breaker
 
 
 @pytest.mark.parametrize(
     ("attempts", "seconds", "is_open"),
     [
-        pytest.param(HOPELESS_ATTEMPTS, HOPELESS_AFTER, True, id="enough and long"),
-        pytest.param(10 * HOPELESS_ATTEMPTS, HOPELESS_AFTER - 1, False, id="many at once"),
-        pytest.param(HOPELESS_ATTEMPTS - 1, 10 * HOPELESS_AFTER, False, id="a few slow ones"),
+        pytest.param(MIN_ATTEMPTS, FAILURE_WINDOW, True, id="enough and long"),
+        pytest.param(10 * MIN_ATTEMPTS, FAILURE_WINDOW - 1, False, id="many at once"),
+        pytest.param(MIN_ATTEMPTS - 1, 10 * FAILURE_WINDOW, False, id="a few slow ones"),
     ],
 )
 def test_opens_after_many_attempts_over_a_stated_time(attempts: int, seconds: float, is_open: bool) -> None:  # noqa: FBT001
     """A moment's trouble is none, and a few attempts that take long say nothing of all the others."""
-    breaker = after(Clock(), attempts, seconds)
+    circuit_breaker = after(Clock(), attempts, seconds)
 
-    assert is_open == breaker.is_open
+    assert is_open == circuit_breaker.is_open
 
 
 def test_one_answer_begins_anew() -> None:
     """What counts is the time since something last got through."""
     clock = Clock()
-    breaker = after(clock, HOPELESS, HOPELESS_AFTER)
-    breaker.attempted(in_vain=False)
-    for _ in range(HOPELESS):
-        breaker.attempted(in_vain=True)
+    circuit_breaker = after(clock, FAILURE_LIMIT, FAILURE_WINDOW)
+    circuit_breaker.record_attempt(failed=False)
+    for _ in range(FAILURE_LIMIT):
+        circuit_breaker.record_attempt(failed=True)
 
-    assert not breaker.is_open
+    assert not circuit_breaker.is_open
 
 
 def test_says_for_how_long_nothing_got_through() -> None:
     """The run's error names the time and the last trouble, and lets Airflow try again later."""
     clock = Clock()
-    breaker = after(clock, HOPELESS, HOPELESS_AFTER)
+    circuit_breaker = after(clock, FAILURE_LIMIT, FAILURE_WINDOW)
 
-    error = breaker.ended(AWAY, arrived=False)
+    error = circuit_breaker.record_event(AWAY, arrived=False)
 
     assert isinstance(error, RopoUnavailableError)
     assert "nothing got through for 120 s, so the run ends early; the last: no route to host" == str(error)
@@ -82,20 +82,23 @@ def test_says_for_how_long_nothing_got_through() -> None:
 )
 def test_one_event_may_end_the_run(result: RopoError, kind: type[RopoError], says: str) -> None:
     """The twentieth event in a row that did not arrive, a refusal to let us in, and a request to wait for long."""
-    breaker = Breaker(120, Clock())
-    before = [breaker.ended(AWAY, arrived=False) for _ in range(HOPELESS - 1)]
+    circuit_breaker = CircuitBreaker(120, Clock())
+    before = [circuit_breaker.record_event(AWAY, arrived=False) for _ in range(FAILURE_LIMIT - 1)]
 
-    error = breaker.ended(result, arrived=False)
+    error = circuit_breaker.record_event(result, arrived=False)
 
-    assert [None] * (HOPELESS - 1) == before
+    assert [None] * (FAILURE_LIMIT - 1) == before
     assert isinstance(error, kind)
     assert says in str(error)
 
 
 def test_an_event_that_arrives_begins_the_row_anew() -> None:
     """Nineteen, one that arrives, and nineteen again are no reason to end."""
-    breaker = Breaker(120, Clock())
+    circuit_breaker = CircuitBreaker(120, Clock())
 
-    ends = [breaker.ended(AWAY, arrived=number == HOPELESS - 1) for number in range(2 * HOPELESS - 1)]
+    ends = [
+        circuit_breaker.record_event(AWAY, arrived=number == FAILURE_LIMIT - 1)
+        for number in range(2 * FAILURE_LIMIT - 1)
+    ]
 
-    assert [None] * (2 * HOPELESS - 1) == ends
+    assert [None] * (2 * FAILURE_LIMIT - 1) == ends

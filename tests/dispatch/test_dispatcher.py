@@ -17,8 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus
-from airflow_provider_ropo.dispatch.circuit_breaker import HOPELESS
-from airflow_provider_ropo.dispatch.dispatcher import CLAIM, CLAIM_PER_LANE, LAST_WAIT, LOOK_UP, Dispatcher
+from airflow_provider_ropo.dispatch.circuit_breaker import FAILURE_LIMIT
+from airflow_provider_ropo.dispatch.dispatcher import (
+    CLAIM_SIZE,
+    CLAIM_SIZE_PER_LANE,
+    LOOK_UP_SIZE,
+    SHUTDOWN_TIMEOUT,
+    Dispatcher,
+)
 from airflow_provider_ropo.errors import (
     InvalidRowError,
     RopoAuthenticationError,
@@ -33,13 +39,13 @@ from airflow_provider_ropo.errors import (
     SupersededError,
 )
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.ledger.decisions import STATUS, Standing, Verdict
-from airflow_provider_ropo.ledger.protocol import Memory, NoMemory
+from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action, Decision
+from airflow_provider_ropo.ledger.protocol import Ledger, NullLedger
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.retry import Backoff
 
-BACKOFF = Backoff(max_attempts=3, first=0.001, spread=lambda: 1.0)
+BACKOFF = Backoff(max_attempts=3, initial=0.001, jitter=lambda: 1.0)
 NOON = dt.datetime(2024, 1, 4, 12, tzinfo=dt.UTC)
 #: Longer than anything here takes, unless it hangs.
 SOON = 5.0
@@ -53,12 +59,12 @@ NO_LEDGER = RopoLedgerError("the ledger could not be reached")
 OK = None
 Answers = Sequence[RopoError | None]
 
-SEND = Standing(Verdict.SEND)
-LOST = Standing(Verdict.SEND, unconfirmed=True, detail="may have arrived already")
-KNOWN = Standing(Verdict.ALREADY_DELIVERED)
-CHANGED = Standing(Verdict.CHANGED, detail="differs")
-ELSEWHERE = Standing(Verdict.ELSEWHERE, detail="run r2 is sending it")
-HOLD = Standing(Verdict.UNCONFIRMED, unconfirmed=True, detail="may have arrived already")
+SEND = Decision(Action.SEND)
+LOST = Decision(Action.SEND, unconfirmed=True, detail="may have arrived already")
+KNOWN = Decision(Action.ALREADY_DELIVERED)
+CHANGED = Decision(Action.CONTENT_CHANGED, detail="differs")
+CLAIMED_ELSEWHERE = Decision(Action.CLAIMED_ELSEWHERE, detail="run r2 is sending it")
+HOLD = Decision(Action.UNCONFIRMED, unconfirmed=True, detail="may have arrived already")
 
 
 class InterruptedByAirflow(BaseException):
@@ -73,20 +79,20 @@ def single_lanes(count: int, name: str = "P") -> list[list[UsageplaceEvent]]:
     return [events(f"{name}{number}-") for number in range(count)]
 
 
-class Ropo:
+class FakeClient:
     """Stands in for the client: answers each event as written, else with success, and sees who came and when.
 
     :param answers: event id → an answer for each attempt, an error or None.
-    :param pace: how many seconds an answer takes.
+    :param latency: how many seconds an answer takes.
     """
 
     def __init__(
         self,
         answers: Mapping[str, Sequence[BaseException | None]] | None = None,
-        pace: Callable[[], float] | None = None,
+        latency: Callable[[], float] | None = None,
     ) -> None:
         self._answers = {event_id: list(each) for event_id, each in (answers or {}).items()}
-        self._pace = pace
+        self._latency = latency
         self._lock = threading.Lock()
         self._here: Counter[str] = Counter()
         self.came: list[str] = []
@@ -103,8 +109,8 @@ class Ropo:
             answers = self._answers.get(event.id)
             answer = answers.pop(0) if answers else OK
         try:
-            if self._pace is not None:
-                time.sleep(self._pace())
+            if self._latency is not None:
+                time.sleep(self._latency())
             if answer is not None:
                 raise answer
         finally:
@@ -115,10 +121,10 @@ class Ropo:
         return [event_id for event_id in self.came if event_id.startswith(place)]
 
 
-class Book:
+class FakeLedger:
     """Stands in for the ledger: tells how events stand as written, and notes what it is told.
 
-    :param standings: event id → how it stands when it is looked up; others are to be sent.
+    :param decisions: event id → how it stands when it is looked up; others are to be sent.
     :param claims: event id → how it stands when it is claimed; others as they stood before.
     :param fails: what to raise: method → the number of the call from which on it fails, and the error.
     :param recovers: it fails that one time only.
@@ -126,13 +132,13 @@ class Book:
 
     def __init__(
         self,
-        standings: Mapping[str, Standing] | None = None,
-        claims: Mapping[str, Standing] | None = None,
+        decisions: Mapping[str, Decision] | None = None,
+        claims: Mapping[str, Decision] | None = None,
         *,
         fails: Mapping[str, tuple[int, BaseException]] | None = None,
         recovers: bool = False,
     ) -> None:
-        self._standings = standings or {}
+        self._standings = decisions or {}
         self._claims = claims or {}
         self._fails = fails or {}
         self._recovers = recovers
@@ -143,17 +149,17 @@ class Book:
         self.recorded: dict[str, list[str]] = defaultdict(list)
         self.failed = threading.Event()
 
-    def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+    def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Decision]:
         self._called("look_up")
         return [self._standings.get(event.id, SEND) for event in events]
 
-    def claim(self, events: Sequence[tuple[UsageplaceEvent, Standing]]) -> list[Standing]:
+    def claim(self, events: Sequence[tuple[UsageplaceEvent, Decision]]) -> list[Decision]:
         self._called("claim")
-        standings = [self._claims.get(event.id, before) for event, before in events]
-        for (event, before), standing in zip(events, standings, strict=True):
-            assert before.verdict is Verdict.SEND
-            (self.claimed if standing.verdict is Verdict.SEND else self.refused).append(event.id)
-        return standings
+        decisions = [self._claims.get(event.id, before) for event, before in events]
+        for (event, before), decision in zip(events, decisions, strict=True):
+            assert before.action is Action.SEND
+            (self.claimed if decision.action is Action.SEND else self.refused).append(event.id)
+        return decisions
 
     def record(self, deliveries: Iterable[tuple[UsageplaceEvent, Delivery]]) -> None:
         self._called("record")
@@ -173,19 +179,19 @@ class Book:
 class Run(NamedTuple):
     """What came of a run."""
 
-    landed: list[Delivery]
+    deliveries: list[Delivery]
     error: BaseException | None
     seconds: float
 
     @property
     def ends(self) -> dict[str | None, str]:
         """Each event's end; it has exactly one."""
-        assert len(self.landed) == len({delivery.event_id for delivery in self.landed})
-        return {delivery.event_id: delivery.status.value for delivery in self.landed}
+        assert len(self.deliveries) == len({delivery.event_id for delivery in self.deliveries})
+        return {delivery.event_id: delivery.status.value for delivery in self.deliveries}
 
     @property
     def details(self) -> dict[str | None, str]:
-        return {delivery.event_id: delivery.detail for delivery in self.landed}
+        return {delivery.event_id: delivery.detail for delivery in self.deliveries}
 
     @property
     def counts(self) -> Counter[str]:
@@ -195,15 +201,15 @@ class Run(NamedTuple):
 def run(
     lanes: Iterable[Iterable[UsageplaceEvent]],
     send: Callable[[UsageplaceEvent], object],
-    memory: Memory | None = None,
+    ledger: Ledger | None = None,
     *,
     workers: int = 4,
     stop: threading.Event | None = None,
     backoff: Backoff = BACKOFF,
-    landed: Callable[[Delivery], None] | None = None,
+    on_delivery: Callable[[Delivery], None] | None = None,
     report: Report | None = None,
 ) -> Run:
-    """Run a dispatcher, and hand back what landed and what it raised."""
+    """Run a dispatcher, and hand back each delivery and the error."""
     deliveries: list[Delivery] = []
     caller = threading.get_ident()
     stop = stop or threading.Event()
@@ -211,11 +217,11 @@ def run(
     def land(delivery: Delivery) -> None:
         assert caller == threading.get_ident()
         deliveries.append(delivery)
-        if landed is not None:
-            landed(delivery)
+        if on_delivery is not None:
+            on_delivery(delivery)
 
     dispatcher = Dispatcher(
-        send, land, memory=memory or NoMemory(), max_workers=workers, stop=stop, backoff=backoff, report=report
+        send, land, ledger=ledger or NullLedger(), max_workers=workers, stop=stop, backoff=backoff, report=report
     )
     started = time.monotonic()
     error: BaseException | None = None
@@ -238,25 +244,25 @@ def lanes() -> list[list[UsageplaceEvent]]:
 
 def test_everything_arrives(lanes: list[list[UsageplaceEvent]]) -> None:
     """Every event is posted once, those of a place in their order, and each says so."""
-    ropo = Ropo()
+    ropo = FakeClient()
 
     done = run(lanes, ropo)
 
     assert ["A0", "A1", "A2"] == ropo.came_of("A")
     assert ["B0"] == ropo.came_of("B")
-    assert Delivery(DeliveryStatus.DELIVERED, "A2", "A", "", None, 1) == done.landed[-1]
+    assert Delivery(DeliveryStatus.DELIVERED, "A2", "A", "", None, 1) == done.deliveries[-1]
     assert {"delivered": 4} == done.counts
     assert done.error is None
 
 
 def test_no_events() -> None:
     """Where there is nothing to send, nothing happens, at once; empty lanes are nothing."""
-    book = Book()
+    book = FakeLedger()
 
     nothings: list[list[list[UsageplaceEvent]]] = [[], [[], []]]
     for nothing in nothings:
-        done = run(nothing, Ropo(), book)
-        assert ([], None) == (done.landed, done.error)
+        done = run(nothing, FakeClient(), book)
+        assert ([], None) == (done.deliveries, done.error)
         assert done.seconds < SOON / 2
     assert {} == book.calls
 
@@ -264,13 +270,13 @@ def test_no_events() -> None:
 @pytest.mark.parametrize("error", [UNWELL, SILENT, AWAY], ids=lambda error: type(error).__name__)
 def test_transient_failure_passes(error: RopoError, lanes: list[list[UsageplaceEvent]]) -> None:
     """What may pass is tried again before the place's next event."""
-    ropo = Ropo({"A0": [error, error]})
+    ropo = FakeClient({"A0": [error, error]})
 
     done = run(lanes, ropo)
 
     assert ["A0", "A0", "A0", "A1", "A2"] == ropo.came_of("A")
     assert {"delivered": 4} == done.counts
-    assert [3] == [delivery.attempts for delivery in done.landed if delivery.event_id == "A0"]
+    assert [3] == [delivery.attempts for delivery in done.deliveries if delivery.event_id == "A0"]
 
 
 @pytest.mark.parametrize(
@@ -288,20 +294,22 @@ def test_what_did_not_arrive_holds_its_place(
     answers: list[RopoError], end: str, http_status: int | None, lanes: list[list[UsageplaceEvent]]
 ) -> None:
     """When the attempts are used up, the place's later events are held, unsent; other places go on."""
-    ropo = Ropo({"A0": answers})
+    ropo = FakeClient({"A0": answers})
 
     done = run(lanes, ropo)
 
     assert ["A0", "A0", "A0"] == ropo.came_of("A")
     assert {"A0": end, "A1": "held", "A2": "held", "B0": "delivered"} == done.ends
-    assert [(http_status, 3)] == [(each.http_status, each.attempts) for each in done.landed if each.event_id == "A0"]
+    assert [(http_status, 3)] == [
+        (each.http_status, each.attempts) for each in done.deliveries if each.event_id == "A0"
+    ]
     assert "waits for the earlier event A0" == done.details["A1"]
     assert done.error is None
 
 
 def test_long_place_is_held_to_its_end() -> None:
     """Held are also the events of the place that had not been looked at yet; what was delivered before stays so."""
-    ropo = Ropo({"A20": [UNWELL] * 3})
+    ropo = FakeClient({"A20": [UNWELL] * 3})
 
     done = run([events("A", 2_000)], ropo)
 
@@ -312,7 +320,7 @@ def test_long_place_is_held_to_its_end() -> None:
 
 def test_rejection_is_final(lanes: list[list[UsageplaceEvent]]) -> None:
     """What Ropo One says no to is not tried again, and does not hold its place's later events."""
-    ropo = Ropo({"A0": [REJECTED]})
+    ropo = FakeClient({"A0": [REJECTED]})
 
     done = run(lanes, ropo)
 
@@ -331,7 +339,7 @@ class Load(NamedTuple):
 @st.composite
 def loads(draw: st.DrawFn) -> Load:
     """Make many small places and a hot one, so few that their failures alone are not hopeless."""
-    sizes = draw(st.lists(st.integers(1, 6), max_size=HOPELESS - 3))
+    sizes = draw(st.lists(st.integers(1, 6), max_size=FAILURE_LIMIT - 3))
     sizes.insert(draw(st.integers(0, len(sizes))), draw(st.integers(1, 60)))
     ids = st.sampled_from([event.id for lane in lanes_of(sizes) for event in lane])
     answer = st.sampled_from([UNWELL, SILENT, AWAY, REJECTED, OK])
@@ -360,7 +368,7 @@ def journey(answers: Answers, *, unconfirmed: bool = False) -> tuple[int, str]:
 def test_order_holds_whatever_happens(load: Load, workers: int) -> None:
     """Each place's events come in their order, one at a time, as far as the one that did not arrive."""
     moods = random.Random(load.seed)  # noqa: S311 - no secret
-    ropo = Ropo(load.answers, pace=lambda: moods.choice([0.0, 0.0, 0.0005, 0.002]))
+    ropo = FakeClient(load.answers, latency=lambda: moods.choice([0.0, 0.0, 0.0005, 0.002]))
     came: list[str] = []
     ends: dict[str, str] = {}
     for lane in lanes_of(load.sizes):
@@ -398,7 +406,7 @@ def test_all_workers_work(lanes: list[list[UsageplaceEvent]]) -> None:
     """As many events are on their way at once as there are workers, where there is work for them, and no more."""
     workers = 8
     full = threading.Event()
-    ropo = Ropo(pace=lambda: 0.001)
+    ropo = FakeClient(latency=lambda: 0.001)
     here: list[str] = []
 
     def send(event: UsageplaceEvent) -> None:
@@ -418,8 +426,8 @@ def test_all_workers_work(lanes: list[list[UsageplaceEvent]]) -> None:
 
 def test_retries_do_not_stop_others() -> None:
     """While an event waits for its next attempt, the other places go on."""
-    ropo = Ropo({"A0": [UNWELL]})
-    patient = Backoff(max_attempts=3, first=0.3, spread=lambda: 1.0)
+    ropo = FakeClient({"A0": [UNWELL]})
+    patient = Backoff(max_attempts=3, initial=0.3, jitter=lambda: 1.0)
 
     run([events("A", 2), *single_lanes(100)], ropo, workers=2, backoff=patient)
 
@@ -428,45 +436,48 @@ def test_retries_do_not_stop_others() -> None:
 
 
 def test_memory_is_not_waited_for_by_those_under_way() -> None:
-    """While many known events are looked up, the places under way go on, and what landed is remembered."""
+    """While many known events are looked up, the places under way go on, and results are recorded."""
     known = {f"K{number}": KNOWN for number in range(20_000)}
-    landed: list[str] = []
+    order: list[str] = []
 
-    class SlowBook(Book):
-        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+    class SlowBook(FakeLedger):
+        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Decision]:
             time.sleep(0.005)
             return super().look_up(events)
 
     book = SlowBook(known)
-    hot, backlog = events("A", CLAIM_PER_LANE), [UsageplaceEvent(i, i, UsageplaceStatus.CONNECTED, NOON) for i in known]
-    done = run([hot, backlog], Ropo(), book, landed=lambda delivery: landed.append(str(delivery.event_id)))
+    hot, backlog = (
+        events("A", CLAIM_SIZE_PER_LANE),
+        [UsageplaceEvent(i, i, UsageplaceStatus.CONNECTED, NOON) for i in known],
+    )
+    done = run([hot, backlog], FakeClient(), book, on_delivery=lambda delivery: order.append(str(delivery.event_id)))
 
-    assert {"delivered": CLAIM_PER_LANE, "already_delivered": 20_000} == done.counts
-    assert landed.index(hot[-1].id) < 10_000
+    assert {"delivered": CLAIM_SIZE_PER_LANE, "already_delivered": 20_000} == done.counts
+    assert order.index(hot[-1].id) < 10_000
 
 
 # Bounded
 
 
 class Source:
-    """Lanes without end, which notice how far they are read ahead of what has landed."""
+    """Lanes without end, which notice how far they are read ahead of the results."""
 
     def __init__(self, enough: int) -> None:
         self.stop = threading.Event()
         self._enough = enough
         self._read = 0
-        self._landed = 0
-        self.ahead = 0
+        self._done = 0
+        self.unclaimed = 0
 
     def lane(self, place: str, count: int) -> Iterator[UsageplaceEvent]:
         for number in range(count):
             self._read += 1
-            self.ahead = max(self.ahead, self._read - self._landed)
+            self.unclaimed = max(self.unclaimed, self._read - self._done)
             yield UsageplaceEvent(f"{place}{number}", place, UsageplaceStatus.CONNECTED, NOON)
 
-    def landed(self, _delivery: Delivery) -> None:
-        self._landed += 1
-        if self._landed == self._enough:
+    def on_delivery(self, _delivery: Delivery) -> None:
+        self._done += 1
+        if self._done == self._enough:
             self.stop.set()
 
 
@@ -480,38 +491,38 @@ def test_reads_little_ahead(sizes: Callable[[], Iterator[int]], known: int) -> N
     """However many events there are, and however many of one place, only a bounded number is read ahead."""
     source = Source(enough=known + 1_500)
 
-    class FirstKnown(Book):
+    class FirstKnown(FakeLedger):
         left = known
 
-        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Decision]:
             first = min(len(events), self.left)
             self.left -= first
             return [KNOWN] * first + super().look_up(events)[first:]
 
     lanes = (source.lane(f"P{place}-", size) for place, size in enumerate(sizes()))
 
-    done = run(lanes, Ropo(), FirstKnown(), stop=source.stop, landed=source.landed)
+    done = run(lanes, FakeClient(), FirstKnown(), stop=source.stop, on_delivery=source.on_delivery)
 
-    assert known + 1_500 <= len(done.landed)
-    assert source.ahead <= (2 * LOOK_UP + 2 * CLAIM if known else 3 * CLAIM)
+    assert known + 1_500 <= len(done.deliveries)
+    assert source.unclaimed <= (2 * LOOK_UP_SIZE + 2 * CLAIM_SIZE if known else 3 * CLAIM_SIZE)
 
 
 def test_held_events_are_read_little_ahead() -> None:
     """A hot place whose first event did not arrive is held to its end without being read into memory."""
     source = Source(enough=-1)
 
-    done = run([source.lane("A", 20_000)], Ropo({"A0": [AWAY] * 3}), landed=source.landed)
+    done = run([source.lane("A", 20_000)], FakeClient({"A0": [AWAY] * 3}), on_delivery=source.on_delivery)
 
     assert {"undelivered": 1, "held": 19_999} == done.counts
-    assert source.ahead <= 2 * LOOK_UP
+    assert source.unclaimed <= 2 * LOOK_UP_SIZE
 
 
 def test_ledger_is_asked_in_batches() -> None:
     """Look-ups, claims and records grow with events by the batch, not with events."""
     for lanes in (single_lanes(3_200), [events(f"H{number}-", 200) for number in range(16)]):
-        book = Book()
+        book = FakeLedger()
 
-        done = run(lanes, Ropo(), book, workers=8)
+        done = run(lanes, FakeClient(), book, workers=8)
 
         assert {"delivered": 3_200} == done.counts
         for method in ("look_up", "claim", "record"):
@@ -521,33 +532,33 @@ def test_ledger_is_asked_in_batches() -> None:
 def test_many_known_events_are_looked_up_many_at_a_time() -> None:
     """While most events are known, many are looked up at once, and never more than once."""
     ids = [f"K{number}" for number in range(50_000)]
-    book = Book(dict.fromkeys(ids, KNOWN))
-    ropo = Ropo()
+    book = FakeLedger(dict.fromkeys(ids, KNOWN))
+    ropo = FakeClient()
     backlog = [[UsageplaceEvent(event_id, event_id, UsageplaceStatus.CONNECTED, NOON)] for event_id in ids]
 
     done = run(backlog, ropo, book)
 
     assert {"already_delivered": 50_000} == done.counts
     assert [] == ropo.came
-    assert book.calls["look_up"] <= 50_000 / LOOK_UP + 2
+    assert book.calls["look_up"] <= 50_000 / LOOK_UP_SIZE + 2
     assert done.seconds < 2 * SOON, "it waits for nobody"
 
 
 def test_many_look_ups_end_with_the_known_events() -> None:
     """Where the known events end, no more are looked up than are claimed."""
     known = single_lanes(2_000)
-    book = Book({lane[0].id: KNOWN for lane in known})
+    book = FakeLedger({lane[0].id: KNOWN for lane in known})
     looked_up: list[str] = []
 
-    class Counting(Book):
-        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Standing]:
+    class Counting(FakeLedger):
+        def look_up(self, events: Sequence[UsageplaceEvent]) -> list[Decision]:
             looked_up.extend(event.id for event in events)
             return book.look_up(events)
 
-    done = run([*known, *single_lanes(3_000, "N")], Ropo(), Counting())
+    done = run([*known, *single_lanes(3_000, "N")], FakeClient(), Counting())
 
     assert {"already_delivered": 2_000, "delivered": 3_000} == done.counts
-    assert len(looked_up) <= 5_000 + 8 * LOOK_UP
+    assert len(looked_up) <= 5_000 + 8 * LOOK_UP_SIZE
 
 
 def test_little_is_claimed_ahead() -> None:
@@ -556,19 +567,19 @@ def test_little_is_claimed_ahead() -> None:
     sizes: list[int] = []
     most_of_a_place = 0
 
-    class Counting(Book):
-        def claim(self, events: Sequence[tuple[UsageplaceEvent, Standing]]) -> list[Standing]:
+    class Counting(FakeLedger):
+        def claim(self, events: Sequence[tuple[UsageplaceEvent, Decision]]) -> list[Decision]:
             nonlocal most_of_a_place
             sizes.append(len(events))
             most_of_a_place = max(most_of_a_place, *Counter(event.usageplacecode for event, _ in events).values())
             return super().claim(events)
 
     book = Counting({lane[0].id: KNOWN for lane in [*known, *more_known]})
-    done = run([*known, *single_lanes(1_000, "N"), *more_known, events("A", 1_000)], Ropo(), book)
+    done = run([*known, *single_lanes(1_000, "N"), *more_known, events("A", 1_000)], FakeClient(), book)
 
     assert {"already_delivered": 6_000, "delivered": 2_000} == done.counts
-    assert CLAIM == max(sizes)
-    assert CLAIM_PER_LANE == most_of_a_place
+    assert CLAIM_SIZE == max(sizes)
+    assert CLAIM_SIZE_PER_LANE == most_of_a_place
 
 
 # Stops
@@ -587,7 +598,7 @@ def set_after(seconds: float, stop: threading.Event) -> Iterator[None]:
 def test_stop() -> None:
     """Told to stop from elsewhere, it sends nothing new, waits for what is in flight, and lets go of the rest."""
     stop = threading.Event()
-    ropo = Ropo(pace=lambda: 0.05)
+    ropo = FakeClient(latency=lambda: 0.05)
     late: list[str] = []
 
     def send(event: UsageplaceEvent) -> None:
@@ -595,7 +606,7 @@ def test_stop() -> None:
             late.append(event.id)
         ropo(event)
 
-    book = Book()
+    book = FakeLedger()
     with set_after(0.12, stop):
         done = run([events(f"P{number}-", 5) for number in range(100)], send, book, stop=stop)
 
@@ -612,17 +623,17 @@ def test_stop_before_the_start() -> None:
     """Told to stop before it has begun, it sends and claims nothing."""
     stop = threading.Event()
     stop.set()
-    ropo, book = Ropo(), Book()
+    ropo, book = FakeClient(), FakeLedger()
 
     done = run(single_lanes(9), ropo, book, stop=stop)
 
-    assert ([], [], [], None) == (done.landed, ropo.came, book.claimed, done.error)
+    assert ([], [], [], None) == (done.deliveries, ropo.came, book.claimed, done.error)
 
 
 def test_stop_leaves_what_may_have_arrived_unconfirmed() -> None:
     """A claimed event that was not sent is unconfirmed if an earlier run's attempt may have arrived."""
     stop = threading.Event()
-    book = Book(dict.fromkeys(["A1", "A3"], LOST))
+    book = FakeLedger(dict.fromkeys(["A1", "A3"], LOST))
 
     done = run([events("A", 5)], lambda _event: stop.set(), book, stop=stop)
 
@@ -634,8 +645,8 @@ def test_stop_leaves_what_may_have_arrived_unconfirmed() -> None:
 def test_stop_ends_the_waits() -> None:
     """A wait for the next attempt ends when told to stop, and with it the attempts."""
     stop = threading.Event()
-    ropo = Ropo({"A0": [UNWELL] * 3, "B0": [SILENT] * 3})
-    slow = Backoff(max_attempts=3, first=60.0, longest=60.0)
+    ropo = FakeClient({"A0": [UNWELL] * 3, "B0": [SILENT] * 3})
+    slow = Backoff(max_attempts=3, initial=60.0, longest=60.0)
 
     with set_after(0.1, stop):
         done = run([events("A", 2), events("B")], ropo, stop=stop, backoff=slow)
@@ -654,14 +665,14 @@ def test_stop_does_not_wait_for_ever() -> None:
         came.append(event.id)
         release.wait(60)
 
-    book = Book()
+    book = FakeLedger()
     try:
         with set_after(0.05, stop):
             done = run([events(f"P{number}-", 2) for number in range(20)], send, book, workers=2, stop=stop)
     finally:
         release.set()
 
-    assert LAST_WAIT <= done.seconds < LAST_WAIT + 0.9
+    assert SHUTDOWN_TIMEOUT <= done.seconds < SHUTDOWN_TIMEOUT + 0.9
     assert 2 == len(came)
     assert set(came) == {event_id for event_id, end in done.ends.items() if end == "unconfirmed"}
     assert set(book.claimed) - set(came) == {event_id for event_id, end in done.ends.items() if end == "undelivered"}
@@ -672,16 +683,16 @@ def test_stop_does_not_wait_for_ever() -> None:
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, InterruptedByAirflow, ZeroDivisionError])
 def test_interrupted_while_it_counts(kind: type[BaseException]) -> None:
     """Interrupted while an end is counted, it winds down, remembers every end, and the interruption goes on."""
-    ropo, book = Ropo(pace=lambda: 0.005), Book()
+    ropo, book = FakeClient(latency=lambda: 0.005), FakeLedger()
     interruption = kind()
     seen: list[str] = []
 
-    def landed(delivery: Delivery) -> None:
+    def on_delivery(delivery: Delivery) -> None:
         seen.append(str(delivery.event_id))
         if len(seen) == 20:
             raise interruption
 
-    done = run([events(f"P{number}-", 5) for number in range(50)], ropo, book, landed=landed)
+    done = run([events(f"P{number}-", 5) for number in range(50)], ropo, book, on_delivery=on_delivery)
 
     assert interruption is done.error
     assert set(book.claimed) == set(done.ends)
@@ -692,19 +703,19 @@ def test_interrupted_while_it_counts(kind: type[BaseException]) -> None:
 
 def test_interrupted_while_refused_claims_are_counted() -> None:
     """Interrupted while the refused ones of a claim are counted, it forgets none that it has claimed."""
-    lanes = single_lanes(CLAIM)
-    book = Book(claims={"P3-0": ELSEWHERE})
+    lanes = single_lanes(CLAIM_SIZE)
+    book = FakeLedger(claims={"P3-0": CLAIMED_ELSEWHERE})
 
-    def landed(delivery: Delivery) -> None:
+    def on_delivery(delivery: Delivery) -> None:
         if delivery.event_id == "P3-0":
             raise KeyboardInterrupt
 
-    ropo = Ropo()
-    done = run(lanes, ropo, book, landed=landed)
+    ropo = FakeClient()
+    done = run(lanes, ropo, book, on_delivery=on_delivery)
 
     assert isinstance(done.error, KeyboardInterrupt)
     assert [] == ropo.came
-    assert {"held": 1, "undelivered": CLAIM - 1} == done.counts
+    assert {"held": 1, "undelivered": CLAIM_SIZE - 1} == done.counts
     assert set(book.claimed) == set(book.recorded)
 
 
@@ -726,7 +737,7 @@ def alarm(seconds: float) -> Iterator[None]:
 
 def test_interrupted_by_a_signal() -> None:
     """When a task's time is up, what is in flight is waited for and remembered, and the interruption goes on."""
-    ropo, book = Ropo(pace=lambda: 0.03), Book()
+    ropo, book = FakeClient(latency=lambda: 0.03), FakeLedger()
 
     with alarm(0.1):
         done = run([events(f"P{number}-", 5) for number in range(100)], ropo, book)
@@ -740,13 +751,13 @@ def test_interrupted_by_a_signal() -> None:
 def test_interrupted_in_a_claim() -> None:
     """Interrupted while it claims, it remembers that none of the claimed events was sent."""
 
-    class Slow(Book):
-        def claim(self, events: Sequence[tuple[UsageplaceEvent, Standing]]) -> list[Standing]:
-            standings = super().claim(events)
+    class Slow(FakeLedger):
+        def claim(self, events: Sequence[tuple[UsageplaceEvent, Decision]]) -> list[Decision]:
+            decisions = super().claim(events)
             time.sleep(SOON)
-            return standings
+            return decisions
 
-    book, ropo = Slow({"P1-0": LOST}), Ropo()
+    book, ropo = Slow({"P1-0": LOST}), FakeClient()
     with alarm(0.1):
         done = run(single_lanes(9), ropo, book)
 
@@ -770,7 +781,7 @@ def test_interrupted_in_a_claim() -> None:
 )
 def test_bug_comes_out_as_itself(bug: BaseException, lanes: list[list[UsageplaceEvent]]) -> None:
     """Only an answer, or the lack of one, is an event's end: anything else comes out as it is, and ends the run."""
-    book, ropo = Book(), Ropo({"A1": [bug]})
+    book, ropo = FakeLedger(), FakeClient({"A1": [bug]})
 
     done = run(lanes, ropo, book)
 
@@ -802,7 +813,7 @@ def test_bug_beside_a_stop_comes_out() -> None:
 )
 def test_refused_sign_in_stops_the_run(answers: list[RopoError], end: str) -> None:
     """A refused sign-in ends the posting, and is raised when the rest has been let go of."""
-    ropo, book = Ropo({"P30-0": answers}, pace=lambda: 0.002), Book()
+    ropo, book = FakeClient({"P30-0": answers}, latency=lambda: 0.002), FakeLedger()
 
     done = run(single_lanes(1_000), ropo, book)
 
@@ -817,9 +828,9 @@ def test_refused_sign_in_stops_the_run(answers: list[RopoError], end: str) -> No
 
 def test_refused_sign_in_is_tried_by_nobody_else() -> None:
     """Once sign-in was refused, nothing more is sent, even while the calling thread is busy."""
-    ropo = Ropo({"P1-0": [REFUSED]})
+    ropo = FakeClient({"P1-0": [REFUSED]})
 
-    done = run(single_lanes(50), ropo, workers=1, landed=lambda _delivery: time.sleep(0.05), backoff=BACKOFF)
+    done = run(single_lanes(50), ropo, workers=1, on_delivery=lambda _delivery: time.sleep(0.05), backoff=BACKOFF)
 
     assert REFUSED is done.error
     assert ["P0-0", "P1-0"] == ropo.came
@@ -827,16 +838,16 @@ def test_refused_sign_in_is_tried_by_nobody_else() -> None:
 
 def test_hopeless() -> None:
     """When so many events in a row did not arrive, the run ends early, and says why."""
-    ropo, book = Ropo({f"P{number}-0": [AWAY] * 3 for number in range(1_000)}), Book()
+    ropo, book = FakeClient({f"P{number}-0": [AWAY] * 3 for number in range(1_000)}), FakeLedger()
 
     done = run(single_lanes(1_000), ropo, book)
 
     assert isinstance(done.error, RopoUnavailableError)
-    assert f"{HOPELESS} events in a row did not arrive, so the run ends early; the last: no route to host" == str(
+    assert f"{FAILURE_LIMIT} events in a row did not arrive, so the run ends early; the last: no route to host" == str(
         done.error
     )
     assert {"undelivered"} == set(done.ends.values())
-    assert HOPELESS <= len(set(ropo.came)) <= HOPELESS + 4
+    assert FAILURE_LIMIT <= len(set(ropo.came)) <= FAILURE_LIMIT + 4
     assert set(book.claimed) == set(book.recorded)
 
 
@@ -844,10 +855,12 @@ def test_hopeless() -> None:
 def test_an_answer_is_hope(answer: RopoError | None) -> None:
     """As long as Ropo One answers for one event now and then, the run goes on."""
     lanes = single_lanes(200)
-    bad: dict[str, Answers] = {event.id: [AWAY] * 3 for number, (event,) in enumerate(lanes) if number % (HOPELESS - 1)}
+    bad: dict[str, Answers] = {
+        event.id: [AWAY] * 3 for number, (event,) in enumerate(lanes) if number % (FAILURE_LIMIT - 1)
+    }
     good: dict[str, Answers] = {event.id: [answer] for (event,) in lanes if event.id not in bad}
 
-    done = run(lanes, Ropo(bad | good), workers=1)
+    done = run(lanes, FakeClient(bad | good), workers=1)
 
     assert done.error is None
     assert len(bad) == done.counts["undelivered"]
@@ -855,7 +868,7 @@ def test_an_answer_is_hope(answer: RopoError | None) -> None:
 
 def test_held_events_are_no_sign_of_hopelessness() -> None:
     """That an event waits for another says nothing about Ropo One."""
-    done = run([events("A", 500), events("B")], Ropo({"A0": [AWAY] * 3}), workers=1)
+    done = run([events("A", 500), events("B")], FakeClient({"A0": [AWAY] * 3}), workers=1)
 
     assert done.error is None
     assert {"undelivered": 1, "held": 499, "delivered": 1} == done.counts
@@ -865,10 +878,10 @@ def test_stop_is_no_sign_of_hopelessness() -> None:
     """Attempts that a stop broke off say nothing about Ropo One."""
     stop = threading.Event()
     lanes = single_lanes(40)
-    slow = Backoff(max_attempts=3, first=60.0, longest=60.0)
+    slow = Backoff(max_attempts=3, initial=60.0, longest=60.0)
 
     with set_after(0.1, stop):
-        done = run(lanes, Ropo({event.id: [AWAY] * 3 for (event,) in lanes}), workers=40, stop=stop, backoff=slow)
+        done = run(lanes, FakeClient({event.id: [AWAY] * 3 for (event,) in lanes}), workers=40, stop=stop, backoff=slow)
 
     assert done.error is None
     assert {"undelivered": 40} == done.counts
@@ -878,9 +891,9 @@ def test_stop_is_no_sign_of_hopelessness() -> None:
 
 
 def test_nothing_is_sent_before_it_is_claimed() -> None:
-    """An event is sent only after it was claimed; each claimed one gets exactly one record: what landed."""
-    book = Book()
-    ropo = Ropo({"P3-2": [UNWELL] * 3, "P5-1": [REJECTED], "P7-0": [SILENT] * 3})
+    """An event is sent only after it was claimed; each claimed one gets exactly one record: its delivery."""
+    book = FakeLedger()
+    ropo = FakeClient({"P3-2": [UNWELL] * 3, "P5-1": [REJECTED], "P7-0": [SILENT] * 3})
     unclaimed: list[str] = []
 
     def send(event: UsageplaceEvent) -> None:
@@ -898,25 +911,25 @@ def test_nothing_is_sent_before_it_is_claimed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "end", "later", "written"),
+    ("decision", "end", "later", "written"),
     [
         (KNOWN, "already_delivered", "delivered", False),
         (CHANGED, "invalid", "delivered", False),
-        (ELSEWHERE, "held", "held", False),
+        (CLAIMED_ELSEWHERE, "held", "held", False),
         (HOLD, "unconfirmed", "held", True),
     ],
     ids=["known", "changed", "elsewhere", "may have arrived"],
 )
-def test_known_event(standing: Standing, end: str, later: str, *, written: bool) -> None:
+def test_known_event(decision: Decision, end: str, later: str, *, written: bool) -> None:
     """A known event is not sent; those before it are, those behind it unless they have to wait for it."""
-    book, ropo = Book({"A2": standing}), Ropo()
+    book, ropo = FakeLedger({"A2": decision}), FakeClient()
 
     done = run([events("A", 5), events("B")], ropo, book)
 
     ends = {"A0": "delivered", "A1": "delivered", "A2": end, "A3": later, "A4": later}
     assert {**ends, "B0": "delivered"} == done.ends
     assert [event_id for event_id in ends if ends[event_id] == "delivered"] == ropo.came_of("A")
-    assert standing.detail == done.details["A2"]
+    assert decision.detail == done.details["A2"]
     assert "A2" not in book.claimed
     assert ([end] if written else []) == book.recorded["A2"]
     assert [later] == book.recorded["A4"]
@@ -924,18 +937,18 @@ def test_known_event(standing: Standing, end: str, later: str, *, written: bool)
 
 
 @pytest.mark.parametrize(
-    ("standing", "end", "later"),
+    ("decision", "end", "later"),
     [
-        (ELSEWHERE, "held", "held"),
+        (CLAIMED_ELSEWHERE, "held", "held"),
         (HOLD, "unconfirmed", "held"),
         (KNOWN, "already_delivered", "delivered"),
         (CHANGED, "invalid", "delivered"),
     ],
     ids=["elsewhere", "may have arrived", "known", "changed"],
 )
-def test_claim_is_refused(standing: Standing, end: str, later: str) -> None:
+def test_claim_is_refused(decision: Decision, end: str, later: str) -> None:
     """An event whose claim is refused is not sent, nor are those behind it if they have to wait for it."""
-    book, ropo = Book(claims={"A2": standing}), Ropo()
+    book, ropo = FakeLedger(claims={"A2": decision}), FakeClient()
 
     done = run([events("A", 20), events("B")], ropo, book)
 
@@ -951,9 +964,9 @@ def test_claim_is_refused(standing: Standing, end: str, later: str) -> None:
 
 def test_what_may_have_arrived_is_sent_again() -> None:
     """An event that may have arrived is sent again, and unconfirmed if that has no end either."""
-    book = Book(dict.fromkeys(["A0", "B0"], LOST))
+    book = FakeLedger(dict.fromkeys(["A0", "B0"], LOST))
 
-    done = run([events("A"), events("B")], Ropo({"B0": [AWAY] * 3}), book)
+    done = run([events("A"), events("B")], FakeClient({"B0": [AWAY] * 3}), book)
 
     assert {"A0": "delivered", "B0": "unconfirmed"} == done.ends
 
@@ -961,9 +974,9 @@ def test_what_may_have_arrived_is_sent_again() -> None:
 @pytest.mark.parametrize("number", [1, 12, 900], ids=["claimed", "looked up later", "much later"])
 def test_what_may_have_arrived_and_waits(number: int) -> None:
     """An event that may have arrived and has to wait for another is unconfirmed, whenever that is found out."""
-    book = Book({f"A{number}": LOST})
+    book = FakeLedger({f"A{number}": LOST})
 
-    done = run([events("A", 1_000)], Ropo({"A0": [AWAY] * 3}), book)
+    done = run([events("A", 1_000)], FakeClient({"A0": [AWAY] * 3}), book)
 
     assert {"undelivered": 1, "unconfirmed": 1, "held": 998} == done.counts
     assert "unconfirmed" == done.ends[f"A{number}"]
@@ -975,8 +988,8 @@ class Past(NamedTuple):
     """Places with their numbers of events, how these stand, what their claims and attempts come to."""
 
     sizes: list[int]
-    standings: dict[str, Standing]
-    claims: dict[str, Standing]
+    decisions: dict[str, Decision]
+    claims: dict[str, Decision]
     answers: dict[str, Answers]
 
 
@@ -990,22 +1003,22 @@ def pasts(draw: st.DrawFn) -> Past:
     rare = draw(st.sampled_from([0.0, 0.002, 0.02]))
     stretch = draw(st.sampled_from([2, 20, 300]))
     share = draw(st.sampled_from([0.1, 0.5, 0.9]))
-    standings: dict[str, Standing] = {}
-    claims: dict[str, Standing] = {}
+    decisions: dict[str, Decision] = {}
+    claims: dict[str, Decision] = {}
     answers: dict[str, Answers] = {}
     for lane in lanes_of(sizes):
         known = False
         for event in lane:
             known = dice.random() < share if dice.random() < 1 / stretch else known
             if dice.random() < rare:
-                standings[event.id] = dice.choice([CHANGED, ELSEWHERE, HOLD, LOST])
+                decisions[event.id] = dice.choice([CHANGED, CLAIMED_ELSEWHERE, HOLD, LOST])
             elif known:
-                standings[event.id] = KNOWN
+                decisions[event.id] = KNOWN
             elif dice.random() < rare:
-                claims[event.id] = ELSEWHERE
+                claims[event.id] = CLAIMED_ELSEWHERE
             elif dice.random() < rare:
                 answers[event.id] = [dice.choice([REJECTED, AWAY, SILENT])] * 3
-    return Past(list(sizes), standings, claims, answers)
+    return Past(list(sizes), decisions, claims, answers)
 
 
 def become(past: Past) -> dict[str, str]:
@@ -1014,15 +1027,15 @@ def become(past: Past) -> dict[str, str]:
     for lane in lanes_of(past.sizes):
         waits = False
         for event in lane:
-            standing = past.standings.get(event.id, SEND)
-            if standing.verdict is not Verdict.SEND:
-                end = STATUS[standing.verdict].value
+            decision = past.decisions.get(event.id, SEND)
+            if decision.action is not Action.SEND:
+                end = STATUS_OF_ACTION[decision.action].value
             elif waits:
-                end = "unconfirmed" if standing.unconfirmed else "held"
+                end = "unconfirmed" if decision.unconfirmed else "held"
             elif event.id in past.claims:
-                end = STATUS[past.claims[event.id].verdict].value
+                end = STATUS_OF_ACTION[past.claims[event.id].action].value
             else:
-                _, end = journey(past.answers.get(event.id, []), unconfirmed=standing.unconfirmed)
+                _, end = journey(past.answers.get(event.id, []), unconfirmed=decision.unconfirmed)
             ends[event.id] = end
             waits = waits or end in BLOCKING
     return ends
@@ -1032,7 +1045,7 @@ def become(past: Past) -> dict[str, str]:
 @given(past=pasts(), workers=st.integers(1, 8))
 def test_nothing_is_lost_or_doubled(past: Past, workers: int) -> None:
     """Whatever is known of the events before, each ends once, as if taken one after another, and none is sent twice."""
-    ropo, book = Ropo(past.answers), Book(past.standings, past.claims)
+    ropo, book = FakeClient(past.answers), FakeLedger(past.decisions, past.claims)
     ends = become(past)
 
     done = run(lanes_of(past.sizes), ropo, book, workers=workers)
@@ -1048,7 +1061,7 @@ def test_nothing_is_lost_or_doubled(past: Past, workers: int) -> None:
     for place, lane in enumerate(lanes_of(past.sizes)):
         came = list(dict.fromkeys(ropo.came_of(f"P{place}-")))
         assert [event.id for event in lane if event.id in set(came)] == came
-    note(f"largest place: {'>' if max(past.sizes) > LOOK_UP else '<='} {LOOK_UP}")
+    note(f"largest place: {'>' if max(past.sizes) > LOOK_UP_SIZE else '<='} {LOOK_UP_SIZE}")
 
 
 @pytest.mark.parametrize("error", [NO_LEDGER, SupersededError("a later try is at work")], ids=["broken", "superseded"])
@@ -1056,8 +1069,8 @@ def test_nothing_is_lost_or_doubled(past: Past, workers: int) -> None:
 @pytest.mark.parametrize("method", ["look_up", "claim", "record"])
 def test_no_post_without_memory(method: str, at: int, error: RopoLedgerError) -> None:
     """When the ledger fails, nothing is sent any more but what is just under way, and its error comes out."""
-    book = Book(fails={method: (at, error)})
-    ropo = Ropo(pace=lambda: 0.002)
+    book = FakeLedger(fails={method: (at, error)})
+    ropo = FakeClient(latency=lambda: 0.002)
     late: list[str] = []
 
     def send(event: UsageplaceEvent) -> None:
@@ -1079,9 +1092,9 @@ def test_no_post_without_memory(method: str, at: int, error: RopoLedgerError) ->
 @pytest.mark.parametrize("method", ["look_up", "claim", "record"])
 def test_ledger_that_fails_once(method: str) -> None:
     """When the ledger can be written again after a failure, what was delivered is remembered all the same."""
-    book = Book(fails={method: (2, NO_LEDGER)}, recovers=True)
+    book = FakeLedger(fails={method: (2, NO_LEDGER)}, recovers=True)
 
-    done = run(single_lanes(400), Ropo(pace=lambda: 0.001), book)
+    done = run(single_lanes(400), FakeClient(latency=lambda: 0.001), book)
 
     assert NO_LEDGER is done.error
     assert {event_id: [end] for event_id, end in done.ends.items()} == book.recorded
@@ -1090,7 +1103,7 @@ def test_ledger_that_fails_once(method: str) -> None:
 
 def test_ledger_that_fails_at_the_end() -> None:
     """A failure to remember the last ends comes out."""
-    done = run(single_lanes(3), Ropo(), Book(fails={"record": (1, NO_LEDGER)}))
+    done = run(single_lanes(3), FakeClient(), FakeLedger(fails={"record": (1, NO_LEDGER)}))
 
     assert NO_LEDGER is done.error
     assert {"delivered": 3} == done.counts
@@ -1099,11 +1112,11 @@ def test_ledger_that_fails_at_the_end() -> None:
 def test_ledger_that_fails_beside_an_interruption(caplog: pytest.LogCaptureFixture) -> None:
     """An interruption comes out even where the ledger fails too, which the log says."""
 
-    def landed(_delivery: Delivery) -> None:
+    def on_delivery(_delivery: Delivery) -> None:
         raise KeyboardInterrupt
 
     with caplog.at_level(logging.ERROR):
-        done = run(single_lanes(1), Ropo(), Book(fails={"record": (1, NO_LEDGER)}), landed=landed)
+        done = run(single_lanes(1), FakeClient(), FakeLedger(fails={"record": (1, NO_LEDGER)}), on_delivery=on_delivery)
 
     assert isinstance(done.error, KeyboardInterrupt)
     assert {"delivered": 1} == done.counts
@@ -1112,21 +1125,21 @@ def test_ledger_that_fails_beside_an_interruption(caplog: pytest.LogCaptureFixtu
 
 def test_broken_source_ends_the_run() -> None:
     """What reading the lanes raises comes out, after what is in flight was waited for and remembered."""
-    book = Book()
+    book = FakeLedger()
 
     def lane() -> Iterator[UsageplaceEvent]:
         yield from events("A", 20)
         raise ZeroDivisionError
 
-    done = run([lane()], Ropo(), book)
+    done = run([lane()], FakeClient(), book)
 
     assert isinstance(done.error, ZeroDivisionError)
     assert set(book.claimed) == set(book.recorded) == set(done.ends)
 
 
 def test_ends_come_soon() -> None:
-    """What landed is remembered while the run goes on, not only at its end."""
-    book = Book()
+    """Results are recorded while the run goes on, not only at its end."""
+    book = FakeLedger()
     recorded_by: dict[str, int] = {}
 
     def send(event: UsageplaceEvent) -> None:
@@ -1142,8 +1155,8 @@ def test_ends_come_soon() -> None:
 
 
 def test_what_is_known_is_remembered_before_it_is_shown() -> None:
-    """To show a report may take as long as Airflow's API server likes: a kill meanwhile loses nothing that landed."""
-    book, summary = Book(), DeliverySummary()
+    """To show a report may take as long as Airflow's API server likes: a kill meanwhile loses no result."""
+    book, summary = FakeLedger(), DeliverySummary()
     seen: list[tuple[int, int]] = []
     now = time.monotonic()
 
@@ -1158,9 +1171,9 @@ def test_what_is_known_is_remembered_before_it_is_shown() -> None:
         return now
 
     report = Report(summary, show, clock)
-    report.post(200)
+    report.start_posting(200)
 
-    run(single_lanes(200), Ropo(pace=lambda: 0.001), book, landed=report.landed, report=report)
+    run(single_lanes(200), FakeClient(latency=lambda: 0.001), book, on_delivery=report.on_delivery, report=report)
 
     assert 200 == summary.events
     assert len(seen) > 2

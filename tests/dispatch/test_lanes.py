@@ -25,7 +25,7 @@ def test_lane_is_taken_in_order() -> None:
     """A lane gives its events in their order, a few at a time, and knows when there are no more."""
     lane = Lane(iter(events("A", 5)))
 
-    pieces = [(ids(lane.take(2)), lane.ended) for _ in range(4)]
+    pieces = [(ids(lane.take(2)), lane.exhausted) for _ in range(4)]
 
     assert [(["A0", "A1"], False), (["A2", "A3"], False), (["A4"], True), ([], True)] == pieces
 
@@ -34,14 +34,14 @@ def test_what_was_put_back_comes_first() -> None:
     """Events put back come before the lane's later ones, in their order, and bring an ended lane back to life."""
     lane = Lane(iter(events("A", 5)))
     taken = lane.take(9)
-    assert lane.ended
+    assert lane.exhausted
 
     lane.put_back(taken[2:])
 
-    assert not lane.ended
+    assert not lane.exhausted
     assert ["A2", "A3"] == ids(lane.take(2))
     lane.put_back(taken[3:4])
-    assert (["A3", "A4"], True) == (ids(lane.take(3)), lane.ended)
+    assert (["A3", "A4"], True) == (ids(lane.take(3)), lane.exhausted)
 
 
 def test_lane_is_read_no_further_than_asked() -> None:
@@ -79,8 +79,8 @@ def test_hungry_lanes_come_before_new_ones() -> None:
     """A lane that has begun and wants more comes before those that have not begun, in the order of asking."""
     lanes = Lanes(events(place, 4) for place in "ABC")
     first, second = dict.fromkeys(lane for lane, _ in lanes.take(4, 2))
-    lanes.feed(second)
-    lanes.feed(first)
+    lanes.request_refill(second)
+    lanes.request_refill(first)
 
     assert ["B2", "B3", "A2", "A3", "C0", "C1"] == taken_of(lanes, 9, 2)
 
@@ -89,47 +89,47 @@ def test_lane_is_fed_once() -> None:
     """A lane that asks twice is fed once; one that has ended is not asked again."""
     lanes = Lanes([events("A", 4)])
     lane = lanes.take(2, 2)[0][0]
-    lanes.feed(lane)
-    lanes.feed(lane)
+    lanes.request_refill(lane)
+    lanes.request_refill(lane)
     assert ["A2", "A3"] == taken_of(lanes, 9, 2)
 
-    lanes.feed(lane)
+    lanes.request_refill(lane)
     assert [] == taken_of(lanes, 9, 2)
-    lanes.feed(lane)
+    lanes.request_refill(lane)
 
-    assert lane.ended
-    assert not lane.hungry
+    assert lane.exhausted
+    assert not lane.wants_refill
 
 
 def test_waiting_gathers_hungry_lanes() -> None:
     """While all that is left is on its way, it waits until half of the lanes want more, or enough for a batch."""
     lanes = Lanes(events(place, 10) for place in "ABCD")
     begun = list(dict.fromkeys(lane for lane, _ in lanes.take(8, 2)))
-    assert not lanes.can_wait(4, 8), "there are lanes that have not begun, for all it knows"
+    assert not lanes.should_batch(4, 8), "there are lanes that have not begun, for all it knows"
     assert [] == lanes.take(1, 2)
     for lane in begun:
-        lane.flying = True
+        lane.in_flight = True
 
     waits = []
     for lane in begun[:2]:
-        waits.append(lanes.can_wait(4, 8))
-        lanes.feed(lane)
+        waits.append(lanes.should_batch(4, 8))
+        lanes.request_refill(lane)
 
-    assert [True, True, False] == [*waits, lanes.can_wait(4, 8)]
-    assert not lanes.can_wait(100, 2)
-    assert lanes.can_wait(100, 3)
+    assert [True, True, False] == [*waits, lanes.should_batch(4, 8)]
+    assert not lanes.should_batch(100, 2)
+    assert lanes.should_batch(100, 3)
 
 
 def test_lane_that_has_nothing_on_its_way_is_not_kept_waiting() -> None:
-    """Where a hungry lane has nothing on its way, there is no waiting for others."""
+    """Where a lane that wants a refill has nothing on its way, there is no waiting for others."""
     lanes = Lanes([events("A", 10)])
     lane = lanes.take(2, 1)[0][0]
     lanes.take(1, 1)
-    lanes.feed(lane)
+    lanes.request_refill(lane)
 
-    assert not lanes.can_wait(100, 8)
-    lane.flying = True
-    assert lanes.can_wait(100, 8)
+    assert not lanes.should_batch(100, 8)
+    lane.in_flight = True
+    assert lanes.should_batch(100, 8)
 
 
 def test_nothing_on_its_way_never_waits() -> None:
@@ -137,4 +137,4 @@ def test_nothing_on_its_way_never_waits() -> None:
     lanes = Lanes([])
     lanes.take(1, 1)
 
-    assert not lanes.can_wait(0, 8)
+    assert not lanes.should_batch(0, 8)

@@ -20,14 +20,14 @@ from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
 from airflow_provider_ropo.intake.spool import Spool
-from airflow_provider_ropo.ledger.protocol import NoMemory
+from airflow_provider_ropo.ledger.protocol import NullLedger
 from airflow_provider_ropo.retry import Backoff
 from airflow_provider_ropo.sandbox import Fault, Sandbox
 from airflow_provider_ropo.timezones import find_timezone
 
 ZONE = find_timezone("Europe/Helsinki")
 NOON = dt.datetime(2024, 1, 4, 12, tzinfo=ZONE)
-#: Seconds: the client's patience, and an answer that comes too late for it.
+#: Seconds: the client's timeout, and an answer that comes too late for it.
 TIMEOUT, TOO_LATE = 0.2, 0.4
 
 TROUBLE = {
@@ -85,15 +85,15 @@ def post(load: Load, server: str, workers: int, rate_limit: float | None) -> dic
             when = NOON + dt.timedelta(minutes=minute)
             name, status = f"P{place}-{minute:02}", UsageplaceStatus.CONNECTED
             spool.add(number, UsageplaceEvent(name, f"P{place}", status, when, description="Usage place connected"))
-        spool.settle(gathers=True)
+        spool.merge_rows(merges_invoices=True)
         Dispatcher(
             lambda event: client.post_usageplace_event(event.to_payload()),
             lambda delivery: ends.update({str(delivery.event_id): delivery}),
-            memory=NoMemory(),
+            ledger=NullLedger(),
             max_workers=workers,
             rate_limit=rate_limit,
             stop=threading.Event(),
-            backoff=Backoff(max_attempts=2, first=0.001),
+            backoff=Backoff(max_attempts=2, initial=0.001),
         ).run(spool.lanes())
     client.close()
     return ends

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from airflow_provider_ropo.dispatch.rate_limiter import Pace
+from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
 
 
 class Clock:
@@ -21,11 +21,11 @@ class Clock:
         return False
 
 
-def turns(pace: Pace, clock: Clock, count: int) -> list[float]:
+def turns(rate_limiter: RateLimiter, clock: Clock, count: int) -> list[float]:
     """Return when each of some posts may go, from now."""
     start, times = clock.now, []
     for _ in range(count):
-        pace.turn(clock.wait)
+        rate_limiter.acquire(clock.wait)
         times.append(round(clock.now - start, 3))
     return times
 
@@ -34,43 +34,43 @@ def test_without_a_limit_nothing_waits() -> None:
     """Posts go as fast as they come."""
     clock = Clock()
 
-    assert [0.0, 0.0, 0.0] == turns(Pace(clock=clock), clock, 3)
+    assert [0.0, 0.0, 0.0] == turns(RateLimiter(clock=clock), clock, 3)
 
 
 def test_a_limit_is_kept_evenly() -> None:
     """Four a second are a quarter of a second apart, from the first on."""
     clock = Clock()
 
-    assert [0.0, 0.25, 0.5, 0.75, 1.0] == turns(Pace(4, clock), clock, 5)
+    assert [0.0, 0.25, 0.5, 0.75, 1.0] == turns(RateLimiter(4, clock), clock, 5)
 
 
 def test_a_rest_is_not_made_up_for_in_a_burst() -> None:
     """After a minute with nothing to post, the rate is what it was."""
     clock = Clock()
-    pace = Pace(4, clock)
-    turns(pace, clock, 2)
+    rate_limiter = RateLimiter(4, clock)
+    turns(rate_limiter, clock, 2)
     clock.now += 60
 
-    assert [0.0, 0.25, 0.5, 0.75] == turns(pace, clock, 4)
+    assert [0.0, 0.25, 0.5, 0.75] == turns(rate_limiter, clock, 4)
 
 
 @pytest.mark.parametrize("rate_limit", [None, 4])
 def test_a_pause_holds_up_everybody(rate_limit: float | None) -> None:
     """What one post was asked to wait, all wait."""
     clock = Clock()
-    pace = Pace(rate_limit, clock)
-    pace.turn(clock.wait)
-    pace.pause(5)
-    pace.pause(2)
+    rate_limiter = RateLimiter(rate_limit, clock)
+    rate_limiter.acquire(clock.wait)
+    rate_limiter.pause(5)
+    rate_limiter.pause(2)
 
-    assert 5.0 == turns(pace, clock, 1)[0]
+    assert 5.0 == turns(rate_limiter, clock, 1)[0]
 
 
 def test_a_wait_can_be_broken_off() -> None:
     """Being told to stop ends the wait at once, and says so."""
-    pace = Pace(clock=Clock())
-    pace.pause(3600)
+    rate_limiter = RateLimiter(clock=Clock())
+    rate_limiter.pause(3600)
     stop = threading.Event()
     stop.set()
 
-    assert pace.turn(stop.wait)
+    assert rate_limiter.acquire(stop.wait)

@@ -7,28 +7,28 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_ropo.dispatch.circuit_breaker import HOPELESS, HOPELESS_AFTER, Breaker
-from airflow_provider_ropo.dispatch.rate_limiter import Pace
-from airflow_provider_ropo.dispatch.sender import Courier
+from airflow_provider_ropo.dispatch.circuit_breaker import FAILURE_LIMIT, FAILURE_WINDOW, CircuitBreaker
+from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
+from airflow_provider_ropo.dispatch.sender import Sender
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoConnectError, RopoRejectedError, RopoServerError
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.ledger.decisions import Standing, Verdict
+from airflow_provider_ropo.ledger.decisions import Action, Decision
 from airflow_provider_ropo.retry import Backoff
 
 EVENT = UsageplaceEvent.from_row({"id": "e1", "usageplacecode": "P", "status": "connected", "time": "2024-01-04 10:00"})
-FREE = Standing(Verdict.SEND)
-SOON = Backoff(max_attempts=3, first=0.001)
+FREE = Decision(Action.SEND)
+SOON = Backoff(max_attempts=3, initial=0.001)
 
 
 def test_a_claim_that_has_run_out_is_not_sent() -> None:
     """What another run may have taken over by now is left to it."""
     sent: list[UsageplaceEvent] = []
-    courier = Courier(sent.append, SOON, Pace(), Breaker(120), threading.Event())
+    sender = Sender(sent.append, SOON, RateLimiter(), CircuitBreaker(120), threading.Event())
 
-    ending = courier.deliver(EVENT, replace(FREE, holds_until=time.monotonic() - 1))
+    result = sender.deliver(EVENT, replace(FREE, holds_until=time.monotonic() - 1))
 
-    assert ending is not None
-    assert isinstance(ending.result, RopoConnectError)
+    assert result is not None
+    assert isinstance(result.result, RopoConnectError)
     assert [] == sent
 
 
@@ -40,22 +40,24 @@ def test_a_claim_that_runs_out_ends_the_attempts() -> None:
         sent.append(event)
         raise RopoServerError("HTTP 500", status_code=500)
 
-    courier = Courier(send, Backoff(max_attempts=9, first=0.2), Pace(), Breaker(120), threading.Event())
+    sender = Sender(send, Backoff(max_attempts=9, initial=0.2), RateLimiter(), CircuitBreaker(120), threading.Event())
 
-    ending = courier.deliver(EVENT, replace(FREE, holds_until=time.monotonic() + 0.05))
+    result = sender.deliver(EVENT, replace(FREE, holds_until=time.monotonic() + 0.05))
 
-    assert ending is not None
-    assert 1 == ending.attempts == len(sent)
+    assert result is not None
+    assert 1 == result.attempts == len(sent)
 
 
 def test_being_asked_to_wait_holds_up_every_post() -> None:
     """What one post was told, the next one heeds, whichever event it is of."""
     answers: list[Callable[[], object]] = [_asks_to_wait, object]
-    courier = Courier(lambda _event: answers.pop(0)(), Backoff(max_attempts=1), Pace(), Breaker(120), threading.Event())
-    courier.deliver(EVENT, FREE)
+    sender = Sender(
+        lambda _event: answers.pop(0)(), Backoff(max_attempts=1), RateLimiter(), CircuitBreaker(120), threading.Event()
+    )
+    sender.deliver(EVENT, FREE)
     started = time.monotonic()
 
-    courier.deliver(replace(EVENT, id="e2", usageplacecode="Q"), FREE)
+    sender.deliver(replace(EVENT, id="e2", usageplacecode="Q"), FREE)
 
     assert time.monotonic() - started >= 0.25
 
@@ -67,16 +69,16 @@ def _asks_to_wait() -> object:
 @pytest.mark.parametrize("paused", [False, True])
 def test_nothing_is_begun_after_a_stop(paused: bool) -> None:  # noqa: FBT001
     """An event whose turn has not come when the run is stopped was never begun."""
-    stop, pace = threading.Event(), Pace()
+    stop, rate_limiter = threading.Event(), RateLimiter()
     sent: list[UsageplaceEvent] = []
-    courier = Courier(sent.append, SOON, pace, Breaker(120), stop)
+    sender = Sender(sent.append, SOON, rate_limiter, CircuitBreaker(120), stop)
     if paused:
-        pace.pause(60)
+        rate_limiter.pause(60)
         stop.set()
 
-    ending = courier.deliver(EVENT, FREE)
+    result = sender.deliver(EVENT, FREE)
 
-    assert paused == (ending is None)
+    assert paused == (result is None)
     assert paused == (sent == [])
 
 
@@ -87,7 +89,7 @@ def test_a_refusal_stops_the_others_at_once() -> None:
     def send(_event: UsageplaceEvent) -> None:
         raise RopoAuthenticationError("HTTP 401", status_code=401)
 
-    Courier(send, SOON, Pace(), Breaker(120), stop).deliver(EVENT, FREE)
+    Sender(send, SOON, RateLimiter(), CircuitBreaker(120), stop).deliver(EVENT, FREE)
 
     assert stop.is_set()
 
@@ -105,21 +107,21 @@ class Clock:
 def test_ends_the_attempts_when_nothing_has_got_through_for_long() -> None:
     """Other events' attempts, too, were in vain all the while: another one of this event's would be."""
     clock, sent = Clock(), list[UsageplaceEvent]()
-    breaker = Breaker(120, clock)
-    for _ in range(HOPELESS):
-        breaker.attempted(in_vain=True)
-    clock.now += HOPELESS_AFTER
+    circuit_breaker = CircuitBreaker(120, clock)
+    for _ in range(FAILURE_LIMIT):
+        circuit_breaker.record_attempt(failed=True)
+    clock.now += FAILURE_WINDOW
 
     def send(event: UsageplaceEvent) -> None:
         sent.append(event)
         raise RopoServerError("HTTP 500", status_code=500)
 
-    courier = Courier(send, Backoff(max_attempts=9, first=0.001), Pace(), breaker, threading.Event())
+    sender = Sender(send, Backoff(max_attempts=9, initial=0.001), RateLimiter(), circuit_breaker, threading.Event())
 
-    ending = courier.deliver(EVENT, FREE)
+    result = sender.deliver(EVENT, FREE)
 
-    assert ending is not None
-    assert 1 == ending.attempts == len(sent)
+    assert result is not None
+    assert 1 == result.attempts == len(sent)
 
 
 @pytest.mark.parametrize(
@@ -133,15 +135,15 @@ def test_ends_the_attempts_when_nothing_has_got_through_for_long() -> None:
 def test_the_breaker_learns_of_every_attempt(error: Exception | None, is_open: bool) -> None:  # noqa: FBT001
     """An answer of any kind shows that something gets through, a rejection as much as a receipt."""
     clock = Clock()
-    breaker = Breaker(120, clock)
-    for _ in range(HOPELESS):
-        breaker.attempted(in_vain=True)
-    clock.now += HOPELESS_AFTER
+    circuit_breaker = CircuitBreaker(120, clock)
+    for _ in range(FAILURE_LIMIT):
+        circuit_breaker.record_attempt(failed=True)
+    clock.now += FAILURE_WINDOW
 
     def send(_event: UsageplaceEvent) -> None:
         if error is not None:
             raise error
 
-    Courier(send, Backoff(max_attempts=1), Pace(), breaker, threading.Event()).deliver(EVENT, FREE)
+    Sender(send, Backoff(max_attempts=1), RateLimiter(), circuit_breaker, threading.Event()).deliver(EVENT, FREE)
 
-    assert is_open == breaker.is_open
+    assert is_open == circuit_breaker.is_open

@@ -22,7 +22,7 @@ def at_work(
     try:
         yield workers
     finally:
-        workers.dismiss()
+        workers.shutdown()
 
 
 def test_each_job_comes_back_with_its_result() -> None:
@@ -103,8 +103,8 @@ def test_jobs_behind_a_stuck_one_are_taken_back() -> None:
             workers.put(job)
         assert begun.wait(SOON)
 
-        assert [1, 2, 3] == list(workers.take_back())
-        assert [] == list(workers.take_back())
+        assert [1, 2, 3] == list(workers.cancel_pending())
+        assert [] == list(workers.cancel_pending())
         release.set()
         assert (0, None) == workers.get(SOON)
     assert [0] == done

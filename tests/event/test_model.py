@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_ropo.errors import InvalidRowError, RopoConfigurationError
 from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.event.model import RowReader, masked, row_label
+from airflow_provider_ropo.event.model import RowReader, mask_payload, row_label
 
 NAN = float("nan")
 
@@ -72,7 +72,7 @@ def test_smallest_payload(make_event: Callable[..., UsageplaceEvent]) -> None:
     assert {"id": "e1", "usageplacecode": "RE1", "time": "2024-01-04 10:41:40", "status": "connected"} == (
         event.to_payload()
     )
-    assert event.to_payload() == masked(event.to_payload())
+    assert event.to_payload() == mask_payload(event.to_payload())
 
 
 def test_payload_is_deterministic() -> None:
@@ -480,18 +480,18 @@ def test_row_reader_checks_a_query() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "gathers"),
+    ("names", "merges_invoices"),
     [(["invoicenumber", "jobid"], True), ([], True), (["INVOICES"], False), (["invoices", "jobid"], False)],
     ids=["flat", "none", "list", "both"],
 )
-def test_row_reader_gathers(names: list[str], gathers: bool) -> None:  # noqa: FBT001
+def test_row_reader_gathers(names: list[str], merges_invoices: bool) -> None:  # noqa: FBT001
     """Several rows may be one event only where a row has room for one invoice."""
-    assert gathers is RowReader(["usageplacecode", "status", "time", *names]).gathers
+    assert merges_invoices is RowReader(["usageplacecode", "status", "time", *names]).merges_invoices
 
 
 def test_masked() -> None:
     """What tells who the customer is does not reach a log, and the guide's own wording does."""
-    shown = masked(GUIDE)
+    shown = mask_payload(GUIDE)
 
     assert {
         "id": "1a2b3c4d5",
@@ -508,7 +508,7 @@ def test_masked() -> None:
 
 def test_masked_description() -> None:
     """A description of the crew's own may name people: it is masked."""
-    assert "***" == masked(GUIDE | {"description": "Matti Meikäläinen was not at home"})["description"]
+    assert "***" == mask_payload(GUIDE | {"description": "Matti Meikäläinen was not at home"})["description"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_ropo.event.values import (
     MAX_DIGITS,
-    UnusableCellError,
+    InvalidValueError,
     UsageplaceStatus,
     is_blank,
     read_integer,
@@ -112,7 +112,7 @@ def test_text_is_exact(value: object, expected: str) -> None:
 )
 def test_text_refuses(value: object, reason: str) -> None:
     """What may have lost digits, or is no code at all, is refused with a reason."""
-    with pytest.raises(UnusableCellError, match=reason):
+    with pytest.raises(InvalidValueError, match=reason):
         read_text(value)
 
 
@@ -159,7 +159,7 @@ def test_integer(value: object, expected: int) -> None:
 )
 def test_integer_refuses(value: object) -> None:
     """A number that would change on its way to a JSON integer is refused."""
-    with pytest.raises(UnusableCellError):
+    with pytest.raises(InvalidValueError):
         read_integer(value)
 
 
@@ -226,7 +226,7 @@ def test_time(value: object, expected: str) -> None:
 )
 def test_time_refuses(value: object, reason: str) -> None:
     """A date without time of day, a number, or text that is no time is refused with a reason."""
-    with pytest.raises(UnusableCellError, match=reason):
+    with pytest.raises(InvalidValueError, match=reason):
         read_time(value, HELSINKI)
 
 
@@ -242,7 +242,7 @@ def test_time_refuses(value: object, reason: str) -> None:
 )
 def test_time_in_the_spring_gap(value: object) -> None:
     """A naive time that clocks skip when they go forward is refused, not moved."""
-    with pytest.raises(UnusableCellError, match="does not exist in Europe/Helsinki"):
+    with pytest.raises(InvalidValueError, match="does not exist in Europe/Helsinki"):
         read_time(value, HELSINKI)
 
 
@@ -280,7 +280,7 @@ def test_time_in_the_repeated_hour() -> None:
 )
 def test_time_outside_the_calendar(value: object) -> None:
     """A placeholder whose moment no calendar holds is refused, though its wall clock looks sound."""
-    with pytest.raises(UnusableCellError, match="outside the calendar"):
+    with pytest.raises(InvalidValueError, match="outside the calendar"):
         read_time(value, HELSINKI)
 
 
@@ -291,7 +291,7 @@ def test_time_outside_the_calendar(value: object) -> None:
 )
 def test_time_that_stands_for_infinity(end: dt.datetime, tz: dt.tzinfo | None, zone: str) -> None:
     """The first and the last moment of Python's calendar are what drivers make of infinity, in any zone."""
-    with pytest.raises(UnusableCellError, match="outside the calendar"):
+    with pytest.raises(InvalidValueError, match="outside the calendar"):
         read_time(end.replace(tzinfo=tz), ZoneInfo(zone))
 
 
@@ -324,7 +324,7 @@ class Broken(dt.tzinfo):
 )
 def test_time_with_a_broken_zone(zone: dt.tzinfo) -> None:
     """A time zone that cannot say its offset is the row's trouble, not the task's."""
-    with pytest.raises(UnusableCellError, match="has a time zone that does not work"):
+    with pytest.raises(InvalidValueError, match="has a time zone that does not work"):
         read_time(dt.datetime(2024, 1, 4, 10, 41, 40, tzinfo=zone), HELSINKI)
 
 
@@ -354,7 +354,7 @@ def test_status(value: object, expected: str) -> None:
 )
 def test_status_refuses(value: object) -> None:
     """Anything else is refused, naming the three."""
-    with pytest.raises(UnusableCellError, match="not one of disconnected, connected, notdisconnected"):
+    with pytest.raises(InvalidValueError, match="not one of disconnected, connected, notdisconnected"):
         read_status(value, {})
 
 
@@ -427,11 +427,11 @@ def test_json_list(value: object, expected: list[Any]) -> None:
 )
 def test_json_list_refuses(value: object, reason: str) -> None:
     """Malformed JSON, a repeated key, or something other than a list is refused with a reason."""
-    with pytest.raises(UnusableCellError, match=reason):
+    with pytest.raises(InvalidValueError, match=reason):
         read_json_list(value)
 
 
 def test_a_nul_character_is_refused() -> None:
     """What some databases cannot hold is refused with a reason, not left to fail in the ledger."""
-    with pytest.raises(UnusableCellError, match="NUL"):
+    with pytest.raises(InvalidValueError, match="NUL"):
         read_text("64300\x007572")

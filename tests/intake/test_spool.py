@@ -19,7 +19,7 @@ HELSINKI = find_timezone("Europe/Helsinki")
 ONE, TWO, THREE = Invoice("594294", 1234), Invoice("594295", 1235), Invoice("594296", 1236)
 
 
-def settled(rows: Iterable[UsageplaceEvent | InvalidRowError], *, gathers: bool = True) -> Spool:
+def settled(rows: Iterable[UsageplaceEvent | InvalidRowError], *, merges_invoices: bool = True) -> Spool:
     """Return a spool that took these rows, numbered from 1."""
     spool = Spool(HELSINKI)
     for number, row in enumerate(rows, 1):
@@ -27,7 +27,7 @@ def settled(rows: Iterable[UsageplaceEvent | InvalidRowError], *, gathers: bool 
             spool.reject(number, row)
         else:
             spool.add(number, row)
-    spool.settle(gathers=gathers)
+    spool.merge_rows(merges_invoices=merges_invoices)
     return spool
 
 
@@ -218,14 +218,14 @@ def test_differing_lists_of_invoices(other: tuple[Invoice, ...], make_event: Mak
     """Where a row lists all of an event's invoices, two lists that differ contradict each other."""
     rows = [make_event(invoices=(ONE,)), make_event(invoices=other)]
 
-    with settled(rows, gathers=False) as spool:
+    with settled(rows, merges_invoices=False) as spool:
         assert (0, 2) == (spool.count(), len(list(spool.invalid())))
         assert {"stands on another row with a different invoices"} == {error.reason for error in spool.invalid()}
 
 
 def test_equal_lists_of_invoices(make_event: MakeEvent) -> None:
     """Rows that list the same invoices are identical."""
-    with settled([make_event(invoices=(ONE, TWO))] * 2, gathers=False) as spool:
+    with settled([make_event(invoices=(ONE, TWO))] * 2, merges_invoices=False) as spool:
         assert [[make_event(invoices=(ONE, TWO))]] == lanes_of(spool)
 
 
@@ -249,7 +249,7 @@ def test_too_many_invoices(listed: bool, make_event: MakeEvent) -> None:  # noqa
     invoices = [Invoice(None, number) for number in range(MAX_INVOICES + 1)]
     rows = [make_event(invoices=tuple(invoices))] if listed else [make_event(invoices=(one,)) for one in invoices]
 
-    with settled([make_event(), *rows, make_event("e2")], gathers=not listed) as spool:
+    with settled([make_event(), *rows, make_event("e2")], merges_invoices=not listed) as spool:
         reasons = [error.reason for error in spool.invalid()]
 
         assert [["e2"]] == ids_of(spool)
@@ -269,7 +269,7 @@ def test_many_rows_of_one_id_need_no_memory(conflict: bool, make_event: MakeEven
         spool.add(count, make_event(place="RE2") if conflict else event)
 
         tracemalloc.start()
-        spool.settle(gathers=True)
+        spool.merge_rows(merges_invoices=True)
         _now, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 

@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_ropo.errors import SupersededError
 from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.ledger.decisions import Rules, Standing, Verdict, judge, may_have_arrived
-from airflow_provider_ropo.ledger.entries import Claimant, Entry, changed_fields, payload_hash
+from airflow_provider_ropo.ledger.decisions import Action, Decision, LedgerPolicy, decide, last_unresolved
+from airflow_provider_ropo.ledger.entries import Claimant, LedgerEntry, changed_fields, payload_hash
 
 ME = Claimant("dag", "report", "run_1", -1, 2)
 BEFORE = ME._replace(try_number=1)
@@ -20,23 +20,23 @@ THIRD = ME._replace(run_id="run_3", try_number=1)
 
 NOW = dt.datetime(2024, 1, 4, 12)  # noqa: DTZ001 - as the ledger writes it
 
-SEND, KNOWN, CHANGED = Verdict.SEND, Verdict.ALREADY_DELIVERED, Verdict.CHANGED
-ELSEWHERE, LOST = Verdict.ELSEWHERE, Verdict.UNCONFIRMED
+SEND, KNOWN, CHANGED = Action.SEND, Action.ALREADY_DELIVERED, Action.CONTENT_CHANGED
+CLAIMED_ELSEWHERE, LOST = Action.CLAIMED_ELSEWHERE, Action.UNCONFIRMED
 
-ASIDE = Rules(claim_timeout=60)
+ASIDE = LedgerPolicy(claim_timeout=60)
 
 
 def at(seconds_ago: float) -> dt.datetime:
     return NOW - dt.timedelta(seconds=seconds_ago)
 
 
-def rows(*written: tuple[Claimant, str, float], content: str = "same") -> list[Entry]:
+def rows(*written: tuple[Claimant, str, float], content: str = "same") -> list[LedgerEntry]:
     """Return rows: who wrote what, how many seconds ago."""
-    return [Entry(status, content, at(seconds_ago), claimant) for claimant, status, seconds_ago in written]
+    return [LedgerEntry(status, content, at(seconds_ago), claimant) for claimant, status, seconds_ago in written]
 
 
 @pytest.mark.parametrize(
-    ("written", "verdict", "unconfirmed"),
+    ("written", "action", "unconfirmed"),
     [
         pytest.param([], SEND, False, id="nothing is known"),
         pytest.param([(OTHER, "sending", 9), (OTHER, "delivered", 8)], KNOWN, False, id="delivered"),
@@ -45,20 +45,31 @@ def rows(*written: tuple[Claimant, str, float], content: str = "same") -> list[E
         pytest.param([(OTHER, "sending", 9), (OTHER, "undelivered", 8)], SEND, False, id="undelivered"),
         pytest.param([(OTHER, "held", 9)], SEND, False, id="held"),
         pytest.param([(OTHER, "sending", 9), (OTHER, "unconfirmed", 8)], SEND, True, id="unconfirmed"),
-        pytest.param([(OTHER, "sending", 59)], ELSEWHERE, False, id="another run is sending"),
-        pytest.param([(OTHER, "sending", -3600)], ELSEWHERE, False, id="another run, whose clock is fast, is sending"),
+        pytest.param([(OTHER, "sending", 59)], CLAIMED_ELSEWHERE, False, id="another run is sending"),
+        pytest.param(
+            [(OTHER, "sending", -3600)], CLAIMED_ELSEWHERE, False, id="another run, whose clock is fast, is sending"
+        ),
         pytest.param([(OTHER, "sending", 60)], SEND, True, id="another run's claim ran out"),
         pytest.param([(BEFORE, "sending", 0)], SEND, True, id="the try before was sending"),
         pytest.param([(ME, "sending", 0)], SEND, True, id="this try, in an earlier life, was sending"),
-        pytest.param([(ME._replace(map_index=3), "sending", 9)], ELSEWHERE, False, id="a mapped sibling is sending"),
-        pytest.param([(ME._replace(dag_id="dag_2"), "sending", 9)], ELSEWHERE, False, id="another DAG is sending"),
-        pytest.param([(ME._replace(task_id="task_2"), "sending", 9)], ELSEWHERE, False, id="another task is sending"),
         pytest.param(
-            [(BEFORE, "sending", 9), (OTHER, "sending", 8)], ELSEWHERE, False, id="the try before, and another run"
+            [(ME._replace(map_index=3), "sending", 9)], CLAIMED_ELSEWHERE, False, id="a mapped sibling is sending"
+        ),
+        pytest.param(
+            [(ME._replace(dag_id="dag_2"), "sending", 9)], CLAIMED_ELSEWHERE, False, id="another DAG is sending"
+        ),
+        pytest.param(
+            [(ME._replace(task_id="task_2"), "sending", 9)], CLAIMED_ELSEWHERE, False, id="another task is sending"
+        ),
+        pytest.param(
+            [(BEFORE, "sending", 9), (OTHER, "sending", 8)],
+            CLAIMED_ELSEWHERE,
+            False,
+            id="the try before, and another run",
         ),
         pytest.param(
             [(OTHER, "sending", 9), (OTHER, "held", 8), (THIRD, "sending", 7)],
-            ELSEWHERE,
+            CLAIMED_ELSEWHERE,
             False,
             id="one withdrew, one did not",
         ),
@@ -71,7 +82,7 @@ def rows(*written: tuple[Claimant, str, float], content: str = "same") -> list[E
         ),
         pytest.param(
             [(OTHER, "sending", 9), (OTHER._replace(try_number=2), "sending", 8)],
-            ELSEWHERE,
+            CLAIMED_ELSEWHERE,
             False,
             id="another run's dead try, taken over by its next try",
         ),
@@ -121,24 +132,24 @@ def rows(*written: tuple[Claimant, str, float], content: str = "same") -> list[E
         pytest.param([(OTHER, "unheard of", 9)], SEND, False, id="a state of a version to come"),
     ],
 )
-def test_state_decides(written: list[tuple[Claimant, str, float]], verdict: Verdict, unconfirmed: bool) -> None:  # noqa: FBT001
+def test_state_decides(written: list[tuple[Claimant, str, float]], action: Action, unconfirmed: bool) -> None:  # noqa: FBT001
     """What others wrote last about an event decides what is done with it, and whether it may have arrived."""
-    standing = judge(rows(*written), "same", ME, ASIDE, NOW)
+    decision = decide(rows(*written), "same", ME, ASIDE, NOW)
 
-    assert (verdict, unconfirmed) == (standing.verdict, standing.unconfirmed)
+    assert (action, unconfirmed) == (decision.action, decision.unconfirmed)
 
 
 def test_order_of_rows_does_not_matter() -> None:
     """Rows are taken by their time, in whatever order the database gives them."""
     written = rows((OTHER, "sending", 9), (OTHER, "undelivered", 8), (THIRD, "sending", 7))
 
-    standings = [judge(order, "same", ME, ASIDE, NOW) for order in (written, written[::-1], written[1:] + written[:1])]
+    decisions = [decide(order, "same", ME, ASIDE, NOW) for order in (written, written[::-1], written[1:] + written[:1])]
 
-    assert [Standing(ELSEWHERE, detail="run run_3 is sending it", newest=at(7))] * 3 == standings
+    assert [Decision(CLAIMED_ELSEWHERE, detail="run run_3 is sending it", newest=at(7))] * 3 == decisions
 
 
 @pytest.mark.parametrize(
-    ("redeliver", "sent", "verdict"),
+    ("redeliver", "sent", "action"),
     [
         ("never", "same", KNOWN),
         ("never", "other", CHANGED),
@@ -148,21 +159,21 @@ def test_order_of_rows_does_not_matter() -> None:
         ("always", "other", SEND),
     ],
 )
-def test_redeliver(redeliver: Any, sent: str, verdict: Verdict) -> None:
+def test_redeliver(redeliver: Any, sent: str, action: Action) -> None:
     """What is known delivered is sent again never, if its content changed, or always."""
     written = rows((OTHER, "sending", 9), (OTHER, "delivered", 8), content=sent)
 
-    standing = judge(written, "same", ME, Rules(redeliver), NOW)
+    decision = decide(written, "same", ME, LedgerPolicy(redeliver), NOW)
 
-    assert (verdict, False) == (standing.verdict, standing.unconfirmed)
+    assert (action, False) == (decision.action, decision.unconfirmed)
 
 
 def test_the_last_delivery_counts() -> None:
     """Content that changed and changed back differs from what was delivered last, so it is sent again."""
     written = rows((OTHER, "delivered", 9)) + rows((THIRD, "delivered", 8), content="other")
 
-    assert SEND is judge(written, "same", ME, Rules("changed"), NOW).verdict
-    assert KNOWN is judge(written, "other", ME, Rules("changed"), NOW).verdict
+    assert SEND is decide(written, "same", ME, LedgerPolicy("changed"), NOW).action
+    assert KNOWN is decide(written, "other", ME, LedgerPolicy("changed"), NOW).action
 
 
 @pytest.mark.parametrize("redeliver", ["changed", "always"])
@@ -170,15 +181,15 @@ def test_redelivery_gives_way_too(redeliver: Any) -> None:
     """An event that is to be sent again is not sent while another run is sending it."""
     written = rows((OTHER, "delivered", 9), (THIRD, "sending", 8), content="other")
 
-    assert ELSEWHERE is judge(written, "same", ME, Rules(redeliver), NOW).verdict
+    assert CLAIMED_ELSEWHERE is decide(written, "same", ME, LedgerPolicy(redeliver), NOW).action
 
 
-@pytest.mark.parametrize(("redeliver", "verdict"), [("never", CHANGED), ("changed", SEND), ("always", SEND)], ids=str)
-def test_other_content_may_have_arrived(redeliver: Any, verdict: Verdict) -> None:
+@pytest.mark.parametrize(("redeliver", "action"), [("never", CHANGED), ("changed", SEND), ("always", SEND)], ids=str)
+def test_other_content_may_have_arrived(redeliver: Any, action: Action) -> None:
     """What may have arrived with another content is treated as if it had."""
     written = rows((BEFORE, "unconfirmed", 9), content="other")
 
-    assert verdict is judge(written, "same", ME, Rules(redeliver), NOW).verdict
+    assert action is decide(written, "same", ME, LedgerPolicy(redeliver), NOW).action
 
 
 @pytest.mark.parametrize(
@@ -188,41 +199,41 @@ def test_other_content_may_have_arrived(redeliver: Any, verdict: Verdict) -> Non
 )
 def test_hold(written: list[tuple[Claimant, str, float]]) -> None:
     """What may have arrived is held if the user wants that."""
-    standing = judge(rows(*written), "same", ME, Rules(on_unconfirmed="hold", claim_timeout=60), NOW)
+    decision = decide(rows(*written), "same", ME, LedgerPolicy(on_unconfirmed="hold", claim_timeout=60), NOW)
 
-    assert (LOST, True) == (standing.verdict, standing.unconfirmed)
+    assert (LOST, True) == (decision.action, decision.unconfirmed)
 
 
 def test_hold_holds_nothing_else() -> None:
     """What certainly did not arrive is sent even if the unconfirmed is held."""
     written = rows((OTHER, "sending", 9), (OTHER, "undelivered", 8))
 
-    assert SEND is judge(written, "same", ME, Rules(on_unconfirmed="hold"), NOW).verdict
+    assert SEND is decide(written, "same", ME, LedgerPolicy(on_unconfirmed="hold"), NOW).action
 
 
 @pytest.mark.parametrize("status", ["sending", "delivered", "held", "unconfirmed"])
-def test_a_ghost_stops(status: str) -> None:
+def test_a_superseded_stops(status: str) -> None:
     """A try about whose events a later try has written is told to stop, whatever that one wrote."""
     with pytest.raises(SupersededError):
-        judge(rows((ME, "sending", 9), (LATER, status, 8)), "same", ME, ASIDE, NOW, since=at(10))
+        decide(rows((ME, "sending", 9), (LATER, status, 8)), "same", ME, ASIDE, NOW, since=at(10))
 
 
 def test_a_deleted_dag_runs_tries_do_not_count() -> None:
     """A DAG run that was deleted and made anew begins at the first try: the old run's tries are earlier, not later."""
     written = rows((LATER, "sending", 9), (LATER, "unconfirmed", 8))
 
-    standing = judge(written, "same", ME, ASIDE, NOW, since=at(7))
+    decision = decide(written, "same", ME, ASIDE, NOW, since=at(7))
 
-    assert (SEND, True) == (standing.verdict, standing.unconfirmed)
+    assert (SEND, True) == (decision.action, decision.unconfirmed)
 
 
 def test_detail_says_why() -> None:
     """What an event's end says names the run, or the fields that differ, and never a value."""
     written = rows((BEFORE, "sending", 9))
 
-    standing = judge(written, "same", ME, ASIDE, NOW)
+    decision = decide(written, "same", ME, ASIDE, NOW)
 
-    assert Standing(SEND, True, "may have arrived already, from run run_1, try 1", at(9)) == standing  # noqa: FBT003
+    assert Decision(SEND, True, "may have arrived already, from run run_1, try 1", at(9)) == decision  # noqa: FBT003
 
 
 CHANGES: dict[str, Any] = {
@@ -241,15 +252,15 @@ def test_changed_fields_are_named(name: str, make_event: Callable[..., Usageplac
     """The field in which two contents of one id differ is named; its value is not told."""
     one = make_event()
     other = dataclasses.replace(one, **{name: CHANGES[name]})
-    written = [Entry("delivered", payload_hash(one), at(9), OTHER)]
+    written = [LedgerEntry("delivered", payload_hash(one), at(9), OTHER)]
 
-    standing = judge(written, payload_hash(other), ME, Rules(), NOW)
+    decision = decide(written, payload_hash(other), ME, LedgerPolicy(), NOW)
 
     assert [name] == changed_fields(payload_hash(one), payload_hash(other))
     assert (
         CHANGED,
         f"differs from what was sent with this id before: {name}; redeliver='changed' would send it again",
-    ) == (standing.verdict, standing.detail)
+    ) == (decision.action, decision.detail)
 
 
 @pytest.mark.parametrize(
@@ -292,5 +303,5 @@ def test_digests_tell_nothing(make_event: Callable[..., UsageplaceEvent]) -> Non
 
 def test_nothing_open() -> None:
     """Of what has its end, nothing may have arrived unnoticed."""
-    assert may_have_arrived([]) is None
-    assert may_have_arrived(rows((OTHER, "sending", 9), (OTHER, "undelivered", 8))) is None
+    assert last_unresolved([]) is None
+    assert last_unresolved(rows((OTHER, "sending", 9), (OTHER, "undelivered", 8))) is None

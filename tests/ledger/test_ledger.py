@@ -17,13 +17,13 @@ from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
 from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.errors import InvalidRowError, RopoLedgerError, SupersededError
 from airflow_provider_ropo.event import Invoice, UsageplaceEvent
-from airflow_provider_ropo.ledger.decisions import Rules, Standing, Verdict
+from airflow_provider_ropo.ledger.decisions import Action, Decision, LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
-from airflow_provider_ropo.ledger.ledger import GRACE, NAP, PATIENCE, DeliveryLedger
+from airflow_provider_ropo.ledger.ledger import CLAIM_RACE_POLLS, EARLIER_TRY_POLLS, POLL_INTERVAL, DeliveryLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
 
-SEND, KNOWN, CHANGED = Verdict.SEND, Verdict.ALREADY_DELIVERED, Verdict.CHANGED
-ELSEWHERE, LOST = Verdict.ELSEWHERE, Verdict.UNCONFIRMED
+SEND, KNOWN, CHANGED = Action.SEND, Action.ALREADY_DELIVERED, Action.CONTENT_CHANGED
+CLAIMED_ELSEWHERE, LOST = Action.CLAIMED_ELSEWHERE, Action.UNCONFIRMED
 
 ME = Claimant("dag", "report", "run_5", -1, 1)
 RETRY = ME._replace(try_number=2)
@@ -38,7 +38,7 @@ class Clock:
 
     def __init__(self, hour: int = 12) -> None:
         self.time = dt.datetime(2024, 1, 4, hour)  # noqa: DTZ001 - as the ledger writes it
-        self.naps = 0
+        self.polls = 0
         self.meanwhile: Callable[[], object] = lambda: None
 
     def __call__(self) -> dt.datetime:
@@ -46,7 +46,7 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self.time += dt.timedelta(seconds=seconds)
-        self.naps += 1
+        self.polls += 1
         self.meanwhile()
 
     def go_on(self, seconds: float) -> None:
@@ -63,8 +63,10 @@ def clock() -> Clock:
 def open_ledger(engine: sa.engine.Engine, clock: Clock) -> Callable[..., DeliveryLedger]:
     """Return a shorthand for the ledger, as one run sees it."""
 
-    def open_one(me: Claimant = ME, now: Clock = clock, **rules: Any) -> DeliveryLedger:
-        ledger = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), me, Rules(**rules), now=now, sleep=now.sleep)
+    def open_one(me: Claimant = ME, now: Clock = clock, **policy: Any) -> DeliveryLedger:
+        ledger = DeliveryLedger(
+            LedgerTable(engine, "ropo_ledger"), me, LedgerPolicy(**policy), now=now, sleep=now.sleep
+        )
         ledger.prepare()
         return ledger
 
@@ -74,16 +76,16 @@ def open_ledger(engine: sa.engine.Engine, clock: Clock) -> Callable[..., Deliver
 OpenLedger = Callable[..., DeliveryLedger]
 
 
-def claim(ledger: DeliveryLedger, *events: UsageplaceEvent) -> list[Standing]:
+def claim(ledger: DeliveryLedger, *events: UsageplaceEvent) -> list[Decision]:
     """Look events up, claim those that are to be sent, and return how each stands then."""
-    standings = ledger.look_up(events)
-    to_send = [(event, found) for event, found in zip(events, standings, strict=True) if found.verdict is SEND]
+    decisions = ledger.look_up(events)
+    to_send = [(event, found) for event, found in zip(events, decisions, strict=True) if found.action is SEND]
     claimed = iter(ledger.claim(to_send))
-    return [next(claimed) if found.verdict is SEND else found for found in standings]
+    return [next(claimed) if found.action is SEND else found for found in decisions]
 
 
-def verdicts(standings: Iterable[Standing]) -> list[Verdict]:
-    return [standing.verdict for standing in standings]
+def actions(decisions: Iterable[Decision]) -> list[Action]:
+    return [decision.action for decision in decisions]
 
 
 def end(
@@ -95,7 +97,7 @@ def end(
 
 def send(ledger: DeliveryLedger, event: UsageplaceEvent, status: str = "delivered") -> None:
     """Claim an event, and write what became of it."""
-    assert [SEND] == verdicts(claim(ledger, event))
+    assert [SEND] == actions(claim(ledger, event))
     end(ledger, event, status)
 
 
@@ -151,7 +153,7 @@ def test_a_row_before_and_a_row_after(
 
 @pytest.mark.parametrize("next_one", [RETRY, LATER_RUN], ids=["next try", "next run"])
 @pytest.mark.parametrize(
-    ("status", "verdict", "unconfirmed"),
+    ("status", "action", "unconfirmed"),
     [
         ("delivered", KNOWN, False),
         ("rejected", SEND, False),
@@ -162,7 +164,7 @@ def test_a_row_before_and_a_row_after(
 )
 def test_what_is_taken_again(
     status: str,
-    verdict: Verdict,
+    action: Action,
     unconfirmed: bool,  # noqa: FBT001
     next_one: Claimant,
     open_ledger: OpenLedger,
@@ -171,9 +173,9 @@ def test_what_is_taken_again(
     """What is delivered is never sent again; all else is, and what may have arrived is known to be so."""
     send(open_ledger(), make_event(), status)
 
-    [standing] = claim(open_ledger(next_one), make_event())
+    [decision] = claim(open_ledger(next_one), make_event())
 
-    assert (verdict, unconfirmed) == (standing.verdict, standing.unconfirmed)
+    assert (action, unconfirmed) == (decision.action, decision.unconfirmed)
 
 
 def test_a_long_story(open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: MakeEvent) -> None:
@@ -198,7 +200,7 @@ def test_a_long_story(open_ledger: OpenLedger, engine: sa.engine.Engine, make_ev
         (4, "sending"),
         (4, "delivered"),
     ] == [(row.try_number, row.delivery_status) for row in written(engine)]
-    assert [KNOWN] == verdicts(last)
+    assert [KNOWN] == actions(last)
 
 
 def test_unconfirmed_is_said(
@@ -226,9 +228,9 @@ def test_unconfirmed_survives(
     send(open_ledger(EARLIER_RUN), make_event(), status)
     send(open_ledger(RETRY), make_event(), status)
 
-    [standing] = open_ledger(LATER_RUN).look_up([make_event()])
+    [decision] = open_ledger(LATER_RUN).look_up([make_event()])
 
-    assert (SEND, True) == (standing.verdict, standing.unconfirmed)
+    assert (SEND, True) == (decision.action, decision.unconfirmed)
 
 
 def test_unconfirmed_survives_a_withdrawal(
@@ -244,20 +246,20 @@ def test_unconfirmed_survives_a_withdrawal(
     withdrawn = late.claim([(event, found[0])])
     end(first, event, "undelivered")
 
-    [standing] = open_ledger(RETRY).look_up([event])
+    [decision] = open_ledger(RETRY).look_up([event])
 
-    assert [ELSEWHERE] == verdicts(withdrawn)
+    assert [CLAIMED_ELSEWHERE] == actions(withdrawn)
     assert ("unconfirmed", LATER_RUN.run_id) == next(
         (row.delivery_status, row.run_id) for row in reversed(written(engine)) if row.run_id == LATER_RUN.run_id
     )
-    assert (SEND, True) == (standing.verdict, standing.unconfirmed)
+    assert (SEND, True) == (decision.action, decision.unconfirmed)
 
 
 @pytest.mark.parametrize(
     ("redeliver", "expected"),
     [("never", [KNOWN, CHANGED]), ("changed", [KNOWN, SEND]), ("always", [SEND, SEND])],
 )
-def test_redeliver(redeliver: str, expected: list[Verdict], open_ledger: OpenLedger, make_event: MakeEvent) -> None:
+def test_redeliver(redeliver: str, expected: list[Action], open_ledger: OpenLedger, make_event: MakeEvent) -> None:
     """What is delivered is sent again never, if it changed, or always."""
     same, changed = make_event("e1", customernumber="A1"), make_event("e2", customernumber="A1")
     before = open_ledger()
@@ -266,7 +268,7 @@ def test_redeliver(redeliver: str, expected: list[Verdict], open_ledger: OpenLed
 
     again = claim(open_ledger(LATER_RUN, redeliver=redeliver), same, dataclasses.replace(changed, customernumber="A2"))
 
-    assert expected == verdicts(again)
+    assert expected == actions(again)
 
 
 def test_changed_fields_are_named(open_ledger: OpenLedger, make_event: MakeEvent) -> None:
@@ -274,12 +276,12 @@ def test_changed_fields_are_named(open_ledger: OpenLedger, make_event: MakeEvent
     send(open_ledger(), make_event(description="cut off", customernumber="A1"))
     other = make_event(description="cut", customernumber="A2", time="10:30")
 
-    [standing] = open_ledger(LATER_RUN).look_up([other])
+    [decision] = open_ledger(LATER_RUN).look_up([other])
 
     assert (
         CHANGED,
         "differs from what was sent with this id before: time, customernumber, description",
-    ) == (standing.verdict, standing.detail.split(";")[0])
+    ) == (decision.action, decision.detail.split(";")[0])
 
 
 def test_hold(open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: MakeEvent) -> None:
@@ -294,9 +296,9 @@ def test_hold(open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: Mak
     end(holding, events[0], "unconfirmed", held[0].detail)
     later = open_ledger(LATER_RUN).look_up(events)
 
-    assert [LOST, LOST] == verdicts(held)
+    assert [LOST, LOST] == actions(held)
     assert ["sending", "unconfirmed"] == states(engine)
-    assert [(SEND, True)] * 2 == [(standing.verdict, standing.unconfirmed) for standing in later]
+    assert [(SEND, True)] * 2 == [(decision.action, decision.unconfirmed) for decision in later]
 
 
 def test_stale(open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: MakeEvent) -> None:
@@ -310,7 +312,7 @@ def test_stale(open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: Ma
     end(backfill, late, detail="at last")
 
     said = "stale: an event of 2024-01-04 11:00:00 of this usage place had been delivered before"
-    assert [SEND] * 3 == verdicts(claimed)
+    assert [SEND] * 3 == actions(claimed)
     assert 1 == backfill.stale
     assert [said, f"at last; {said}"] == [row.detail for row in written(engine, "e3")]
     assert [None, None] == [row.detail for event_id in ("e4", "e5") for row in written(engine, event_id)]
@@ -360,7 +362,7 @@ def test_an_invalid_row_does_not_hide_a_delivery(open_ledger: OpenLedger, make_e
     send(open_ledger(), make_event())
     open_ledger(LATER_RUN).record_invalid([InvalidRowError("row 1", "time", "is missing", event_id="e1")])
 
-    assert [KNOWN] == verdicts(open_ledger(RETRY).look_up([make_event()]))
+    assert [KNOWN] == actions(open_ledger(RETRY).look_up([make_event()]))
 
 
 # The next try of the same task instance.
@@ -371,12 +373,12 @@ def test_a_dead_try_is_taken_over(open_ledger: OpenLedger, clock: Clock, make_ev
     claim(open_ledger(), make_event("e1"), make_event("e2"))
     retry = open_ledger(RETRY)
 
-    standings = [*claim(retry, make_event("e1")), *claim(retry, make_event("e2"))]
+    decisions = [*claim(retry, make_event("e1")), *claim(retry, make_event("e2"))]
 
-    assert [(SEND, True)] * 2 == [(standing.verdict, standing.unconfirmed) for standing in standings]
+    assert [(SEND, True)] * 2 == [(decision.action, decision.unconfirmed) for decision in decisions]
     # Once, not for every event.
-    assert GRACE == clock.naps
-    assert 1 == pytest.approx(GRACE * NAP)
+    assert EARLIER_TRY_POLLS == clock.polls
+    assert 1 == pytest.approx(EARLIER_TRY_POLLS * POLL_INTERVAL)
 
 
 def test_a_long_dead_try_is_taken_over_at_once(open_ledger: OpenLedger, clock: Clock, make_event: MakeEvent) -> None:
@@ -384,9 +386,9 @@ def test_a_long_dead_try_is_taken_over_at_once(open_ledger: OpenLedger, clock: C
     claim(open_ledger(), make_event())
     clock.go_on(600)
 
-    [standing] = claim(open_ledger(RETRY), make_event())
+    [decision] = claim(open_ledger(RETRY), make_event())
 
-    assert (SEND, True, 0) == (standing.verdict, standing.unconfirmed, clock.naps)
+    assert (SEND, True, 0) == (decision.action, decision.unconfirmed, clock.polls)
 
 
 def test_others_wait_for_the_claim_to_run_out(open_ledger: OpenLedger, clock: Clock, make_event: MakeEvent) -> None:
@@ -398,8 +400,8 @@ def test_others_wait_for_the_claim_to_run_out(open_ledger: OpenLedger, clock: Cl
     clock.go_on(0.1)
     after = open_ledger(LATER_RUN, claim_timeout=60).look_up([make_event()])
 
-    assert [(ELSEWHERE, False), (SEND, True)] == [
-        (standing.verdict, standing.unconfirmed) for standing in [*before, *after]
+    assert [(CLAIMED_ELSEWHERE, False), (SEND, True)] == [
+        (decision.action, decision.unconfirmed) for decision in [*before, *after]
     ]
 
 
@@ -409,45 +411,45 @@ def test_others_wait_for_the_claim_to_run_out(open_ledger: OpenLedger, clock: Cl
 )
 def test_the_try_before_has_the_last_word(
     last_word: str,
-    expected: Verdict,
+    expected: Action,
     open_ledger: OpenLedger,
     engine: sa.engine.Engine,
     clock: Clock,
     make_event: MakeEvent,
 ) -> None:
     """A try that is still at work when the next one starts writes what became of its events, and that counts."""
-    ghost, event = open_ledger(), make_event()
-    claim(ghost, event)
+    first, event = open_ledger(), make_event()
+    claim(first, event)
     superseded: list[SupersededError] = []
 
     def speak_up() -> None:
-        if clock.naps == 5:
+        if clock.polls == 5:
             with pytest.raises(SupersededError) as caught:
-                end(ghost, event, last_word)
+                end(first, event, last_word)
             superseded.append(caught.value)
 
     clock.meanwhile = speak_up
 
-    [standing] = claim(open_ledger(RETRY), event)
+    [decision] = claim(open_ledger(RETRY), event)
 
-    assert (expected, 5, 1) == (standing.verdict, clock.naps, len(superseded))
+    assert (expected, 5, 1) == (decision.action, clock.polls, len(superseded))
     assert ({"delivered"} if expected is KNOWN else {"sending"}) >= {states(engine)[-1]}
 
 
-def test_a_ghost_stops(open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: MakeEvent) -> None:
+def test_a_superseded_stops(open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: MakeEvent) -> None:
     """A try whose successor has begun may neither look up nor claim, and writes its last results once."""
-    ghost, events = open_ledger(), [make_event("e1"), make_event("e2"), make_event("e3")]
-    claim(ghost, *events[:2])
-    found = ghost.look_up([events[2]])
+    superseded, events = open_ledger(), [make_event("e1"), make_event("e2"), make_event("e3")]
+    claim(superseded, *events[:2])
+    found = superseded.look_up([events[2]])
     claim(open_ledger(RETRY), events[0])
     results = [(event, Delivery(DeliveryStatus.UNDELIVERED, event.id)) for event in events]
 
     with pytest.raises(SupersededError):
-        ghost.look_up(events)
+        superseded.look_up(events)
     with pytest.raises(SupersededError):
-        ghost.claim([(events[2], found[0])])
-    ghost.record(results[:2])
-    ghost.record(results)
+        superseded.claim([(events[2], found[0])])
+    superseded.record(results[:2])
+    superseded.record(results)
 
     assert [("sending", 1), ("undelivered", 1)] == [
         (row.delivery_status, row.try_number) for row in written(engine, "e2")
@@ -455,35 +457,35 @@ def test_a_ghost_stops(open_ledger: OpenLedger, engine: sa.engine.Engine, make_e
     assert ["undelivered"] == states(engine, "e3")
 
 
-def test_a_ghost_learns_of_it_as_it_writes(
+def test_a_superseded_learns_of_it_as_it_writes(
     open_ledger: OpenLedger, engine: sa.engine.Engine, clock: Clock, make_event: MakeEvent
 ) -> None:
-    """Writing results tells a ghost once that it is one, and after they are written."""
-    ghost, one, other = open_ledger(), make_event("e1"), make_event("e2")
-    claim(ghost, one, other)
+    """Writing results tells a superseded try once that it is superseded, and after they are written."""
+    superseded, one, other = open_ledger(), make_event("e1"), make_event("e2")
+    claim(superseded, one, other)
     clock.go_on(1)
     claim(open_ledger(RETRY), make_event("e3"))
 
     with pytest.raises(SupersededError):
-        end(ghost, one)
-    ghost.record([(event, Delivery(DeliveryStatus.DELIVERED, event.id)) for event in (one, other)])
+        end(superseded, one)
+    superseded.record([(event, Delivery(DeliveryStatus.DELIVERED, event.id)) for event in (one, other)])
 
     assert [["sending", "delivered"]] * 2 == [states(engine, event_id) for event_id in ("e1", "e2")]
 
 
-def test_a_ghost_in_the_middle_of_its_claim(
+def test_a_superseded_in_the_middle_of_its_claim(
     open_ledger: OpenLedger, engine: sa.engine.Engine, clock: Clock, make_event: MakeEvent
 ) -> None:
     """A try whose successor begins while it claims an event does not send it."""
-    ghost, event = open_ledger(), make_event()
+    superseded, event = open_ledger(), make_event()
     clock.go_on(1)
-    found = ghost.look_up([event])
+    found = superseded.look_up([event])
     overtaken = after_each_write(engine, lambda: claim(open_ledger(RETRY), event))
 
     with pytest.raises(SupersededError):
-        ghost.claim([(event, found[0])])
+        superseded.claim([(event, found[0])])
 
-    assert [SEND] == verdicts(overtaken[0])
+    assert [SEND] == actions(overtaken[0])
 
 
 def test_a_dag_run_made_anew(open_ledger: OpenLedger, clock: Clock, make_event: MakeEvent) -> None:
@@ -495,7 +497,7 @@ def test_a_dag_run_made_anew(open_ledger: OpenLedger, clock: Clock, make_event: 
 
     again = claim(open_ledger(ME), make_event("e1"), make_event("e2"))
 
-    assert [(KNOWN, False), (SEND, True)] == [(standing.verdict, standing.unconfirmed) for standing in again]
+    assert [(KNOWN, False), (SEND, True)] == [(decision.action, decision.unconfirmed) for decision in again]
 
 
 # Runs at the same time.
@@ -528,9 +530,9 @@ def test_known_to_be_elsewhere(
     """What another run is sending is left to it, and nothing is written about it."""
     claim(open_ledger(other), make_event())
 
-    [standing] = open_ledger().look_up([make_event()])
+    [decision] = open_ledger().look_up([make_event()])
 
-    assert (ELSEWHERE, f"run {other.run_id} is sending it") == (standing.verdict, standing.detail)
+    assert (CLAIMED_ELSEWHERE, f"run {other.run_id} is sending it") == (decision.action, decision.detail)
     assert ["sending"] == states(engine)
 
 
@@ -545,9 +547,9 @@ def test_a_look_up_older_than_another_claim(
 
     withdrawn = mine.claim([(event, found[0])])
 
-    assert [ELSEWHERE] == verdicts(withdrawn)
+    assert [CLAIMED_ELSEWHERE] == actions(withdrawn)
     # Who comes first waits for the other to withdraw, in vain.
-    assert (PATIENCE if ME < other else 0) == clock.naps
+    assert (CLAIM_RACE_POLLS if ME < other else 0) == clock.polls
     assert ["sending", "held"] == [row.delivery_status for row in written(engine) if row.run_id == ME.run_id]
 
 
@@ -558,7 +560,7 @@ def test_a_look_up_older_than_another_claim(
 )
 def test_a_look_up_older_than_another_send(
     status: str,
-    expected: Verdict,
+    expected: Action,
     other: Claimant,
     open_ledger: OpenLedger,
     engine: sa.engine.Engine,
@@ -569,9 +571,9 @@ def test_a_look_up_older_than_another_send(
     found = mine.look_up([event])
     send(open_ledger(other), event, status)
 
-    [standing] = mine.claim([(event, found[0])])
+    [decision] = mine.claim([(event, found[0])])
 
-    assert (expected, status == "unconfirmed") == (standing.verdict, standing.unconfirmed)
+    assert (expected, status == "unconfirmed") == (decision.action, decision.unconfirmed)
     if expected is KNOWN:
         assert ["sending", "already_delivered"] == [
             row.delivery_status for row in written(engine) if row.run_id == ME.run_id
@@ -584,9 +586,9 @@ def test_a_look_up_older_than_another_content(open_ledger: OpenLedger, make_even
     found = mine.look_up([make_event()])
     send(open_ledger(LATER_RUN), make_event(customernumber="A1"))
 
-    [standing] = mine.claim([(make_event(), found[0])])
+    [decision] = mine.claim([(make_event(), found[0])])
 
-    assert CHANGED is standing.verdict
+    assert CHANGED is decision.action
 
 
 def test_a_look_up_older_than_a_loss(open_ledger: OpenLedger, make_event: MakeEvent) -> None:
@@ -595,9 +597,9 @@ def test_a_look_up_older_than_a_loss(open_ledger: OpenLedger, make_event: MakeEv
     found = mine.look_up([make_event()])
     send(open_ledger(LATER_RUN), make_event(), "unconfirmed")
 
-    [standing] = mine.claim([(make_event(), found[0])])
+    [decision] = mine.claim([(make_event(), found[0])])
 
-    assert LOST is standing.verdict
+    assert LOST is decision.action
 
 
 def test_the_first_waits_and_the_other_delivers(open_ledger: OpenLedger, clock: Clock, make_event: MakeEvent) -> None:
@@ -607,9 +609,9 @@ def test_the_first_waits_and_the_other_delivers(open_ledger: OpenLedger, clock: 
     claim(theirs, event)
     clock.meanwhile = lambda: end(theirs, event)
 
-    [standing] = mine.claim([(event, found[0])])
+    [decision] = mine.claim([(event, found[0])])
 
-    assert (KNOWN, 1) == (standing.verdict, clock.naps)
+    assert (KNOWN, 1) == (decision.action, clock.polls)
 
 
 @pytest.mark.parametrize("me", [EARLIER_RUN, LATER_RUN], ids=["first", "last"])
@@ -621,10 +623,10 @@ def test_two_claims_cross(
     found, theirs_found = mine.look_up([event]), theirs.look_up([event])
     results = after_each_write(engine, lambda: theirs.claim([(event, theirs_found[0])]))
 
-    standings = mine.claim([(event, found[0])])
+    decisions = mine.claim([(event, found[0])])
 
     # The last withdraws at once. The first would have sent it, had the other not had to look for this one to go on.
-    assert Counter({SEND: 1, ELSEWHERE: 1}) == Counter(verdicts([*standings, *results[0]]))
+    assert Counter({SEND: 1, CLAIMED_ELSEWHERE: 1}) == Counter(actions([*decisions, *results[0]]))
 
 
 @pytest.mark.parametrize(
@@ -639,13 +641,13 @@ def test_three_claims_cross(
     ledgers, event = [open_ledger(who) for who in order], make_event()
     found = [ledger.look_up([event])[0] for ledger in ledgers]
 
-    def claim_by(number: int) -> Callable[[], list[Standing]]:
+    def claim_by(number: int) -> Callable[[], list[Decision]]:
         return lambda: ledgers[number].claim([(event, found[number])])
 
     results = after_each_write(engine, claim_by(1), claim_by(2))
-    standings = claim_by(0)()
+    decisions = claim_by(0)()
 
-    assert Counter({SEND: 1, ELSEWHERE: 2}) == Counter(verdicts([*standings, *results[0], *results[1]]))
+    assert Counter({SEND: 1, CLAIMED_ELSEWHERE: 2}) == Counter(actions([*decisions, *results[0], *results[1]]))
 
 
 def test_one_event_of_many_is_elsewhere(open_ledger: OpenLedger, make_event: MakeEvent) -> None:
@@ -655,9 +657,9 @@ def test_one_event_of_many_is_elsewhere(open_ledger: OpenLedger, make_event: Mak
     found = mine.look_up(events)
     claim(theirs, events[2])
 
-    standings = mine.claim(list(zip(events, found, strict=True)))
+    decisions = mine.claim(list(zip(events, found, strict=True)))
 
-    assert [SEND, SEND, ELSEWHERE, SEND, SEND] == verdicts(standings)
+    assert [SEND, SEND, CLAIMED_ELSEWHERE, SEND, SEND] == actions(decisions)
 
 
 def test_what_was_withdrawn_is_free(open_ledger: OpenLedger, make_event: MakeEvent) -> None:
@@ -668,7 +670,7 @@ def test_what_was_withdrawn_is_free(open_ledger: OpenLedger, make_event: MakeEve
     mine.claim([(event, found[0])])
     end(theirs, event, "undelivered")
 
-    assert [SEND] == verdicts(claim(open_ledger(EARLIER_RUN), event))
+    assert [SEND] == actions(claim(open_ledger(EARLIER_RUN), event))
 
 
 def test_the_state_is_the_other_runs(
@@ -713,21 +715,21 @@ def test_a_race(
     events = [make_event(f"e{number}", f"RE{number}") for number in range(40)]
     start = threading.Barrier(count, timeout=60)
     sent: list[list[str]] = []
-    LedgerTable(make_engine(database), "ropo_ledger").ensure()
+    LedgerTable(make_engine(database), "ropo_ledger").create_or_upgrade()
 
     def run(number: int) -> None:
         order = random.Random(number)  # noqa: S311 - the same every time
         table = LedgerTable(make_engine(database), "ropo_ledger")
         me = ME._replace(run_id=f"run_{number}")
         # Nobody has anything to wait for here: what is claimed stays so.
-        ledger = DeliveryLedger(table, me, Rules(redeliver), sleep=lambda seconds: time.sleep(seconds / 10))
+        ledger = DeliveryLedger(table, me, LedgerPolicy(redeliver), sleep=lambda seconds: time.sleep(seconds / 10))
         found = list(zip(events, ledger.look_up(events), strict=True))
         start.wait()
         for at in range(0, len(events), 10):
             time.sleep(order.random() * 0.02)
-            standings = ledger.claim(found[at : at + 10])
+            decisions = ledger.claim(found[at : at + 10])
             sent.append(
-                [event.id for (event, _), now in zip(found[at:], standings, strict=False) if now.verdict is SEND]
+                [event.id for (event, _), now in zip(found[at:], decisions, strict=False) if now.action is SEND]
             )
 
     run_all([threading.Thread(target=run, args=(number,)) for number in range(count)])
@@ -743,22 +745,22 @@ def test_a_race_to_the_end(
     events = [make_event(f"e{number}", f"RE{number}") for number in range(40)]
     start = threading.Barrier(count, timeout=60)
     sent: list[str] = []
-    LedgerTable(make_engine(database), "ropo_ledger").ensure()
+    LedgerTable(make_engine(database), "ropo_ledger").create_or_upgrade()
 
     def run(number: int) -> None:
         order = random.Random(number)  # noqa: S311 - the same every time
         engine = make_engine(database)
         # A commit may take its time.
         sa.event.listen(engine, "commit", lambda _connection: time.sleep(order.random() * 0.02))
-        ledger = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), ME._replace(run_id=f"run_{number}"), Rules())
+        ledger = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), ME._replace(run_id=f"run_{number}"), LedgerPolicy())
         start.wait()
         for at in order.sample(range(0, len(events), 10), 4):
             mine = events[at : at + 10]
             found = ledger.look_up(mine)
             time.sleep(order.random() * 0.1)
-            to_claim = [pair for pair in zip(mine, found, strict=True) if pair[1].verdict is SEND]
-            standings = ledger.claim(to_claim)
-            won = [event for (event, _), now in zip(to_claim, standings, strict=True) if now.verdict is SEND]
+            to_claim = [pair for pair in zip(mine, found, strict=True) if pair[1].action is SEND]
+            decisions = ledger.claim(to_claim)
+            won = [event for (event, _), now in zip(to_claim, decisions, strict=True) if now.action is SEND]
             sent.extend(event.id for event in won)
             ledger.record([(event, Delivery(DeliveryStatus.DELIVERED, event.id)) for event in won])
 
@@ -805,7 +807,7 @@ def test_clocks_that_differ(open_ledger: OpenLedger, engine: sa.engine.Engine, m
     send(open_ledger(LATER_RUN, slow), event, "delivered")
 
     assert ["sending", "undelivered", "sending", "delivered"] == states(engine)
-    assert [KNOWN] == verdicts(open_ledger(RETRY, slow).look_up([event]))
+    assert [KNOWN] == actions(open_ledger(RETRY, slow).look_up([event]))
 
 
 def test_a_clock_that_stands_still(open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: MakeEvent) -> None:
@@ -823,8 +825,8 @@ def test_waiting_ends_whatever_the_clock_does(open_ledger: OpenLedger, clock: Cl
     claim(open_ledger(LATER_RUN), event)
     clock.meanwhile = lambda: clock.go_on(-60)
 
-    assert [ELSEWHERE] == verdicts(mine.claim([(event, found[0])]))
-    assert PATIENCE == clock.naps
+    assert [CLAIMED_ELSEWHERE] == actions(mine.claim([(event, found[0])]))
+    assert CLAIM_RACE_POLLS == clock.polls
 
 
 # What it costs, and what it tells.
@@ -854,7 +856,7 @@ def test_statements_of_a_batch(
 
 def test_statements_of_a_run(engine: sa.engine.Engine, make_event: MakeEvent) -> None:
     """Statements grow with events by the batch, not with events; and known events take next to none."""
-    ledger = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), ME, Rules())
+    ledger = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), ME, LedgerPolicy())
     ledger.prepare()
     statements = count_statements(engine)
 
@@ -862,11 +864,11 @@ def test_statements_of_a_run(engine: sa.engine.Engine, make_event: MakeEvent) ->
         before = len(statements)
         lanes = [[make_event(f"e{place}-{number}", f"RE{place}") for number in range(5)] for place in range(200)]
         Dispatcher(
-            lambda _event: None, lambda _delivery: None, memory=memory, max_workers=8, stop=threading.Event()
+            lambda _event: None, lambda _delivery: None, ledger=memory, max_workers=8, stop=threading.Event()
         ).run(lanes)
         return len(statements) - before
 
-    first, again = run(ledger), run(DeliveryLedger(LedgerTable(engine, "ropo_ledger"), LATER_RUN, Rules()))
+    first, again = run(ledger), run(DeliveryLedger(LedgerTable(engine, "ropo_ledger"), LATER_RUN, LedgerPolicy()))
 
     assert 1_000 / 5 > first
     assert 10 > again
@@ -910,10 +912,10 @@ def test_peeking_leaves_nothing(open_ledger: OpenLedger, engine: sa.engine.Engin
     claim(open_ledger(), make_event("e1"))
     ledger = open_ledger(LATER_RUN)
 
-    standings = ledger.peek([make_event("e1"), make_event("e2")])
+    decisions = ledger.peek([make_event("e1"), make_event("e2")])
     end(ledger, make_event("e2"))
 
-    assert [ELSEWHERE, SEND] == verdicts(standings)
+    assert [CLAIMED_ELSEWHERE, SEND] == actions(decisions)
     assert (["sending"], []) == (states(engine), states(engine, "e2"))
 
 
@@ -929,7 +931,7 @@ def test_memory_stays_flat(open_ledger: OpenLedger, make_event: MakeEvent) -> No
 
 def test_a_preview_does_not_make_the_table(engine: sa.engine.Engine) -> None:
     """Whether there is a ledger can be asked without making one."""
-    ledger = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), ME, Rules())
+    ledger = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), ME, LedgerPolicy())
 
     before = ledger.exists()
     ledger.prepare()

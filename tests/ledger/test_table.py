@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_ropo.errors import RopoConfigurationError, RopoLedgerError
-from airflow_provider_ropo.ledger.entries import Claimant, Entry
-from airflow_provider_ropo.ledger.schema import define
+from airflow_provider_ropo.ledger.entries import Claimant, LedgerEntry
+from airflow_provider_ropo.ledger.schema import define_table
 from airflow_provider_ropo.ledger.table import LedgerTable, batches
 
 MakeEngine = Callable[[str], sa.engine.Engine]
@@ -105,19 +105,19 @@ def test_names(name: str, engine: sa.engine.Engine) -> None:
     table = LedgerTable(engine, name)
 
     before = table.exists()
-    table.ensure()
+    table.create_or_upgrade()
     table.insert([row()])
 
     assert (False, True) == (before, LedgerTable(engine, name).exists())
-    assert [Entry("sending", "abc", NOON, ME)] == LedgerTable(engine, name).entries(["e1"])["e1"]
-    assert [define(name).name.casefold()] == [found.casefold() for found in sa.inspect(engine).get_table_names()]
+    assert [LedgerEntry("sending", "abc", NOON, ME)] == LedgerTable(engine, name).entries(["e1"])["e1"]
+    assert [define_table(name).name.casefold()] == [found.casefold() for found in sa.inspect(engine).get_table_names()]
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_no_names(name: str) -> None:
     """What is no table's name is refused before any database sees it, and quoted back."""
     with pytest.raises(RopoConfigurationError) as caught:
-        define(name)
+        define_table(name)
 
     assert f"`ledger_table` {name!r} is no table's name" in str(caught.value)
 
@@ -125,7 +125,7 @@ def test_no_names(name: str) -> None:
 def test_plain_names_fold_as_elsewhere(engine: sa.engine.Engine) -> None:
     """A plain name means the same table as in the user's own SQL, in whatever letter case it is written."""
     with engine.begin() as connection:
-        LedgerTable(engine, "ropo_ledger").ensure()
+        LedgerTable(engine, "ropo_ledger").create_or_upgrade()
         connection.execute(sa.text("SELECT * FROM Ropo_LEDGER"))
 
     assert LedgerTable(engine, "ROPO_Ledger").exists()
@@ -139,7 +139,7 @@ def test_schemas(schema: str, postgres: Any, make_engine: MakeEngine) -> None:
         connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
     table = LedgerTable(engine, f'{schema}."Ropo Ledger"')
 
-    table.ensure()
+    table.create_or_upgrade()
     table.insert([row()])
 
     with engine.begin() as connection:
@@ -150,14 +150,14 @@ def test_schemas(schema: str, postgres: Any, make_engine: MakeEngine) -> None:
 @pytest.mark.parametrize("parts", ["lake.ops.ropo_ledger", 'lake."Ropo Ops"."Ropo Ledger"'])
 def test_databases_and_schemas(parts: str) -> None:
     """A name in three parts, as warehouses have them, comes out as it went in."""
-    query = str(sa.select(define(parts).c.event_id))
+    query = str(sa.select(define_table(parts).c.event_id))
 
     assert f"FROM {parts}" in query.replace("\n", " ")
 
 
 def test_columns(engine: sa.engine.Engine) -> None:
     """The table has exactly the columns that the design lists, in that order."""
-    LedgerTable(engine, "ropo_ledger").ensure()
+    LedgerTable(engine, "ropo_ledger").create_or_upgrade()
 
     names = [column["name"] for column in sa.inspect(engine).get_columns("ropo_ledger")]
     assert COLUMNS.split() == ", ".join(names).split()
@@ -166,9 +166,9 @@ def test_columns(engine: sa.engine.Engine) -> None:
 def test_indexes(engine: sa.engine.Engine) -> None:
     """What is looked up by has an index, however long the table's name is."""
     name = '"' + "a very long name, " * 3 + '"'
-    LedgerTable(engine, name).ensure()
+    LedgerTable(engine, name).create_or_upgrade()
 
-    indexes = sa.inspect(engine).get_indexes(define(name).name)
+    indexes = sa.inspect(engine).get_indexes(define_table(name).name)
 
     assert {("event_id",), ("usageplacecode",), ("run_id", "map_index", "try_number")} == {
         tuple(index["column_names"]) for index in indexes
@@ -178,10 +178,10 @@ def test_indexes(engine: sa.engine.Engine) -> None:
 def test_made_once(engine: sa.engine.Engine) -> None:
     """A table that is there stays as it is."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
     table.insert([row()])
 
-    LedgerTable(engine, "ropo_ledger").ensure()
+    LedgerTable(engine, "ropo_ledger").create_or_upgrade()
 
     assert 1 == len(table.entries(["e1"])["e1"])
 
@@ -195,7 +195,7 @@ engine = sa.create_engine(sys.argv[1], **options)
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(20):
-    LedgerTable(engine, f"ledger_{number}").ensure()
+    LedgerTable(engine, f"ledger_{number}").create_or_upgrade()
 """
 
 
@@ -233,19 +233,19 @@ def modest(postgres: Any, make_engine: MakeEngine) -> tuple[sa.engine.Engine, sa
 def test_without_create_rights(modest: tuple[sa.engine.Engine, sa.engine.Engine]) -> None:
     """A table that somebody else made is used with no more than the right to read it and to add to it."""
     owner, user = modest
-    LedgerTable(owner, "ropo_ledger").ensure()
+    LedgerTable(owner, "ropo_ledger").create_or_upgrade()
     table = LedgerTable(user, "ropo_ledger")
 
-    table.ensure()
+    table.create_or_upgrade()
     table.insert([row()])
 
-    assert [Entry("sending", "abc", NOON, ME)] == table.entries(["e1"])["e1"]
+    assert [LedgerEntry("sending", "abc", NOON, ME)] == table.entries(["e1"])["e1"]
 
 
 def test_may_not_be_made(modest: tuple[sa.engine.Engine, sa.engine.Engine]) -> None:
     """A table that is missing and may not be made is an error with the database's own reason."""
     with pytest.raises(RopoLedgerError) as caught:
-        LedgerTable(modest[1], "ropo_ledger").ensure()
+        LedgerTable(modest[1], "ropo_ledger").create_or_upgrade()
 
     reason = str(caught.value).split("schema_")[0]
     assert "the ledger ropo_ledger could not be made: permission denied for schema " == reason
@@ -254,12 +254,12 @@ def test_may_not_be_made(modest: tuple[sa.engine.Engine, sa.engine.Engine]) -> N
 def test_may_not_be_read(modest: tuple[sa.engine.Engine, sa.engine.Engine]) -> None:
     """A table that is there and may not be read is an error, not a second table."""
     owner, user = modest
-    LedgerTable(owner, "ropo_ledger").ensure()
+    LedgerTable(owner, "ropo_ledger").create_or_upgrade()
     with owner.begin() as connection:
         connection.execute(sa.text(f"REVOKE ALL ON ropo_ledger FROM {user.url.username}"))
 
     with pytest.raises(RopoLedgerError, match=r"permission denied|already exists"):
-        LedgerTable(user, "ropo_ledger").ensure()
+        LedgerTable(user, "ropo_ledger").create_or_upgrade()
 
 
 def test_database_is_away(tmp_path: Path, make_engine: MakeEngine) -> None:
@@ -267,13 +267,13 @@ def test_database_is_away(tmp_path: Path, make_engine: MakeEngine) -> None:
     engine = make_engine(f"sqlite:///{tmp_path / 'nowhere' / 'ledger.db'}")
 
     with pytest.raises(RopoLedgerError, match="could not be made: unable to open database file"):
-        LedgerTable(engine, "ropo_ledger").ensure()
+        LedgerTable(engine, "ropo_ledger").create_or_upgrade()
 
 
 def test_all_rows_or_none(engine: sa.engine.Engine) -> None:
     """Rows that are written together are all there or none is."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
 
     with pytest.raises(RopoLedgerError, match="could not be written: "):
         table.insert([row(), row(delivery_status=None)])
@@ -284,7 +284,7 @@ def test_all_rows_or_none(engine: sa.engine.Engine) -> None:
 def test_errors_quote_no_row(engine: sa.engine.Engine) -> None:
     """A failure's reason is the database's, without the row, the statement or its parameters, also further in."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
 
     with pytest.raises(RopoLedgerError) as caught:
         table.insert([row("secret-1", usageplacecode="secret-2", delivery_status=None)])
@@ -298,7 +298,7 @@ def test_errors_quote_no_row(engine: sa.engine.Engine) -> None:
 def test_text_that_cannot_be_written(database: str, engine: sa.engine.Engine) -> None:
     """A text that the database cannot hold is a failure of the ledger like any other, or none."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
 
     if database.startswith("sqlite"):
         table.insert([row(detail="\0")])
@@ -310,7 +310,7 @@ def test_text_that_cannot_be_written(database: str, engine: sa.engine.Engine) ->
 def test_entries(engine: sa.engine.Engine) -> None:
     """All rows of the events that are asked for are read, oldest first, to the microsecond."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
     tick = dt.timedelta(microseconds=1)
     other = ME._replace(run_id="run_2")
     table.insert([row("e1", "delivered", NOON + tick), row("e2"), row("e3", payload_hash=None, **other._asdict())])
@@ -319,15 +319,15 @@ def test_entries(engine: sa.engine.Engine) -> None:
     entries = table.entries(["e1", "e3", "e4"])
 
     assert {
-        "e1": [Entry("sending", "abc", NOON, ME), Entry("delivered", "abc", NOON + tick, ME)],
-        "e3": [Entry("sending", "", NOON, other)],
+        "e1": [LedgerEntry("sending", "abc", NOON, ME), LedgerEntry("delivered", "abc", NOON + tick, ME)],
+        "e3": [LedgerEntry("sending", "", NOON, other)],
     } == entries
 
 
 def test_ids_are_exact(engine: sa.engine.Engine) -> None:
     """Ids that differ in letter case, or in a blank, are different events; and none is taken for SQL."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
     ids = ["a", "A", "a ", "å", "' OR ''='", "%", "0" * 200, "1"]
     table.insert([row(event_id) for event_id in ids])
 
@@ -339,7 +339,7 @@ def test_ids_are_exact(engine: sa.engine.Engine) -> None:
 def test_many_ids(engine: sa.engine.Engine) -> None:
     """As many events as one likes are asked for, a bounded number at a time."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
     ids = [f"e{number}" for number in range(1_201)]
     table.insert([row(event_id) for event_id in ids])
     statements: list[str] = []
@@ -354,7 +354,7 @@ def test_many_ids(engine: sa.engine.Engine) -> None:
 def test_latest_deliveries(engine: sa.engine.Engine) -> None:
     """Of each usage place, the latest time of a delivered event is known, whenever that was delivered."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
     eleven, twelve = (dt.datetime(2024, 1, 4, hour) for hour in (11, 12))  # noqa: DTZ001 - a wall clock's
     table.insert(
         [
@@ -385,7 +385,7 @@ def test_latest_deliveries(engine: sa.engine.Engine) -> None:
 def test_later_tries(writer: Claimant, found: bool, engine: sa.engine.Engine) -> None:  # noqa: FBT001
     """A later try is one of the very same task instance that has written anything since this one started."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
     table.insert([row(**writer._asdict())])
 
     assert (found, False) == (table.has_later_try(ME, LONG_AGO), table.has_later_try(ME, NOON))
@@ -400,7 +400,7 @@ def test_batches() -> None:
 def test_closed(engine: sa.engine.Engine) -> None:
     """A table that is let go of keeps no connection."""
     table = LedgerTable(engine, "ropo_ledger")
-    table.ensure()
+    table.create_or_upgrade()
 
     table.close()
 

@@ -32,7 +32,7 @@ import sqlalchemy as sa
 
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.sandbox import Fault, Sandbox
-from airflow_provider_ropo.sandbox.logbook import Arrival
+from airflow_provider_ropo.sandbox.request_log import Arrival
 
 SCRIPT = Path(__file__).parent / "crashing" / "run.py"
 ENOUGH_TRIES = 60
@@ -124,10 +124,10 @@ def rows_of(count: int, places: int, prefix: str = "e") -> list[Row]:
     return rows
 
 
-def job(database: str, sandbox: Sandbox, rows: list[Row], run: str, number: int = 1, **rules: Any) -> dict[str, Any]:
+def job(database: str, sandbox: Sandbox, rows: list[Row], run: str, number: int = 1, **policy: Any) -> dict[str, Any]:
     """Return what a worker has to do: a try of a run."""
     me = Claimant("dag", "report", run, -1, number)
-    what = {"me": me, "rows": rows, "rules": rules, "workers": 8}
+    what = {"me": me, "rows": rows, "policy": policy, "workers": 8}
     return what | {"database": database, "server": sandbox.url, "first": ""}
 
 
@@ -379,24 +379,24 @@ def test_killed_for_good(database: str, engine: sa.engine.Engine, sandbox: Sandb
     assert {row["id"]: "delivered" for row in rows} == story.states()
 
 
-def test_a_ghost(database: str, engine: sa.engine.Engine, workers: list[Worker]) -> None:
+def test_a_superseded(database: str, engine: sa.engine.Engine, workers: list[Worker]) -> None:
     """A try that still posts when the next one starts stops by itself, and hands over what it had not sent."""
     rows = rows_of(300, 40)
     with Sandbox(latency=0.05) as sandbox:
         workers[0].start(job(database, sandbox, rows, "run", 1))
         wait_for(60, sandbox)
         workers[1].start(job(database, sandbox, rows, "run", 2))
-        ghost, end = workers[0].wait(), workers[1].wait()
+        superseded, end = workers[0].wait(), workers[1].wait()
 
         story = Story(engine, sandbox)
-    assert ("SupersededError", True) == (ghost["stopped"], end["well"])
+    assert ("SupersededError", True) == (superseded["stopped"], end["well"])
     assert {} == story.violations(rows)
     assert {row["id"]: "delivered" for row in rows} == story.states()
-    # What was on its way when the ghost had to stop, at the very most.
+    # What was on its way when the superseded try had to stop, at the very most.
     assert 8 >= len(story.doubled())
 
 
-def test_a_frozen_ghost(database: str, engine: sa.engine.Engine, workers: list[Worker]) -> None:
+def test_a_frozen_superseded(database: str, engine: sa.engine.Engine, workers: list[Worker]) -> None:
     """A try that freezes, and wakes when the next one has done all, posts no more than what it had in its hands."""
     rows = rows_of(200, 40)
     with Sandbox(latency=0.05) as sandbox:
@@ -406,11 +406,11 @@ def test_a_frozen_ghost(database: str, engine: sa.engine.Engine, workers: list[W
         end = finish(workers[1], partial(job, database, sandbox, rows, "run"), 2)
         arrived = len(sandbox.arrivals)
         workers[0].signal(signal.SIGCONT)
-        ghost = workers[0].wait()
+        superseded = workers[0].wait()
 
         story = Story(engine, sandbox)
         posted = len(sandbox.arrivals) - arrived
-    assert ("SupersededError", True) == (ghost["stopped"], end["well"])
+    assert ("SupersededError", True) == (superseded["stopped"], end["well"])
     assert {row["id"] for row in rows} == {event_id for event_id in story.rows if story.written(event_id, "delivered")}
     assert [] == story.doubled_unawares()
     assert 16 >= posted

@@ -201,7 +201,7 @@ def test_any_event_comes_back_from_the_spool(row: dict[Any, Any], zone: str) -> 
 
     with Spool(find_timezone(zone)) as spool:
         put(spool, [end])
-        spool.settle(gathers=True)
+        spool.merge_rows(merges_invoices=True)
         actual = [each for lane in spool.lanes() for each in lane]
         invalid = list(spool.invalid())
 
@@ -247,13 +247,13 @@ class Model:
 Row = UsageplaceEvent | InvalidRowError
 
 
-def content(each: UsageplaceEvent, *, gathers: bool) -> UsageplaceEvent:
+def content(each: UsageplaceEvent, *, merges_invoices: bool) -> UsageplaceEvent:
     """Return what has to be the same in all rows of one event."""
     whole = replace(each, time=each.time.astimezone(dt.UTC).replace(microsecond=0))
-    return replace(whole, invoices=()) if gathers else whole
+    return replace(whole, invoices=()) if merges_invoices else whole
 
 
-def model(load: list[Row], *, gathers: bool) -> Model:
+def model(load: list[Row], *, merges_invoices: bool) -> Model:
     result = Model()
     broken = {row.event_id for row in load if isinstance(row, InvalidRowError)} - {None}
     by_id: dict[str, list[UsageplaceEvent]] = {}
@@ -263,7 +263,7 @@ def model(load: list[Row], *, gathers: bool) -> Model:
     sound_ids = {
         event_id
         for event_id, same in by_id.items()
-        if event_id not in broken and 1 == len({content(row, gathers=gathers) for row in same})
+        if event_id not in broken and 1 == len({content(row, merges_invoices=merges_invoices) for row in same})
     }
     events: dict[str, UsageplaceEvent] = {}
     for number, row in enumerate(load, 1):
@@ -312,14 +312,14 @@ loads = st.lists(st.one_of([some_event] * 9 + [some_error]), max_size=30)
 
 
 @settings(max_examples=400)
-@given(load=loads, gathers=st.booleans())
-def test_any_load(load: list[Row], gathers: bool) -> None:  # noqa: FBT001
+@given(load=loads, merges_invoices=st.booleans())
+def test_any_load(load: list[Row], merges_invoices: bool) -> None:  # noqa: FBT001
     """Every row ends in one event or as invalid, a place's events in order, as in the simplest of models."""
-    expected = model(load, gathers=gathers)
+    expected = model(load, merges_invoices=merges_invoices)
 
     with Spool(HELSINKI) as spool:
         put(spool, load)
-        spool.settle(gathers=gathers)
+        spool.merge_rows(merges_invoices=merges_invoices)
         lanes = [list(lane) for lane in spool.lanes()]
         invalid = list(spool.invalid())
         count = spool.count()

@@ -34,13 +34,13 @@ def test_says_in_the_log_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None
     caplog.set_level("INFO")
     clock = Clock()
     report = Report(DeliverySummary(), clock=clock)
-    report.post(5_000)
+    report.start_posting(5_000)
 
     for number in range(1, 1_501):
         clock.now = 1000.0 + number * 0.01
-        report.landed(Delivery(DeliveryStatus.DELIVERED if number > 3 else DeliveryStatus.REJECTED))
+        report.on_delivery(Delivery(DeliveryStatus.DELIVERED if number > 3 else DeliveryStatus.REJECTED))
         if report.is_due:
-            report.say()
+            report.publish()
 
     assert ["Posted 1,000 of 5,000 events, 100.0 a second, 3 not good, about 40 s left"] == caplog.messages
 
@@ -50,10 +50,10 @@ def test_says_in_the_log_that_nothing_has_landed(caplog: pytest.LogCaptureFixtur
     caplog.set_level("INFO")
     clock = Clock()
     report = Report(DeliverySummary(), clock=clock)
-    report.post(5_000)
+    report.start_posting(5_000)
     clock.now += LOG_EVERY
 
-    report.say()
+    report.publish()
 
     assert ["Posted 0 of 5,000 events, 0.0 a second, 0 not good"] == caplog.messages
 
@@ -63,12 +63,12 @@ def test_keeps_the_log_quiet_between(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     clock = Clock()
     report = Report(DeliverySummary(), clock=clock)
-    report.post(100)
+    report.start_posting(100)
 
     said = []
     for elapsed in (0.0, LOG_EVERY - 0.1, LOG_EVERY, LOG_EVERY + 0.1, 2 * LOG_EVERY - 0.1, 2 * LOG_EVERY):
         clock.now = 1000.0 + elapsed
-        report.say()
+        report.publish()
         said.append(len(caplog.messages))
 
     assert [0, 0, 1, 1, 1, 2] == said
@@ -78,13 +78,13 @@ class Screen:
     """Shows reports to the test; it may be slow, and it may be broken."""
 
     def __init__(self, clock: Clock, *, takes: float = 0.0, works: bool = True) -> None:
-        self.shown: list[dict[str, Any]] = []
+        self.sample: list[dict[str, Any]] = []
         self._clock = clock
         self._takes = takes
         self._works = works
 
     def __call__(self, report: dict[str, Any]) -> bool:
-        self.shown.append(report)
+        self.sample.append(report)
         self._clock.now += self._takes
         return self._works
 
@@ -93,15 +93,15 @@ def watch(clock: Clock, screen: Screen, seconds: int) -> list[tuple[str, float]]
     """Follow a run whose events land ten a second; return what was shown, and when."""
     summary, said = DeliverySummary(), list[tuple[str, float]]()
     with Report(summary, screen, clock) as report:
-        report.about(server="https://rc.ropo24.fi")
-        report.post(10 * seconds)
+        report.set_server(server="https://rc.ropo24.fi")
+        report.start_posting(10 * seconds)
         for number in range(10 * seconds):
             clock.now = max(clock.now, 1000.0 + number / 10)
-            report.landed(delivered(number))
+            report.on_delivery(delivered(number))
             if report.is_due:
-                report.say()
-            said += [(seen["state"], clock.now - 1000.0) for seen in screen.shown[len(said) :]]
-    return said + [(seen["state"], clock.now - 1000.0) for seen in screen.shown[len(said) :]]
+                report.publish()
+            said += [(seen["state"], clock.now - 1000.0) for seen in screen.sample[len(said) :]]
+    return said + [(seen["state"], clock.now - 1000.0) for seen in screen.sample[len(said) :]]
 
 
 def test_is_shown_at_each_step_and_now_and_then_while_events_are_posted() -> None:
@@ -139,14 +139,14 @@ def test_says_everything_about_the_run() -> None:
     summary.add(Delivery(DeliveryStatus.INVALID, None, detail="row 3: time: is missing"))
 
     with Report(summary, screen, clock) as report:
-        report.about(server="https://rc.ropo24.fi")
-        report.post(4)
+        report.set_server(server="https://rc.ropo24.fi")
+        report.start_posting(4)
         clock.now += 2.0
-        report.landed(delivered(1))
-        report.landed(Delivery(DeliveryStatus.REJECTED, "e2", "RE2", "HTTP 400 unknown", 400, 1))
+        report.on_delivery(delivered(1))
+        report.on_delivery(Delivery(DeliveryStatus.REJECTED, "e2", "RE2", "HTTP 400 unknown", 400, 1))
         report.stop(RopoUnavailableError("20 events in a row did not arrive"))
 
-    last = screen.shown[-1]
+    last = screen.sample[-1]
     assert last.pop("updated_at")
     assert {
         "state": "ended",
@@ -183,11 +183,11 @@ def test_names_the_first_hundred_failures_only() -> None:
     screen = Screen(Clock())
 
     with Report(DeliverySummary(), screen) as report:
-        report.post(5 * REMEMBERED)
+        report.start_posting(5 * REMEMBERED)
         for number in range(5 * REMEMBERED):
-            report.landed(Delivery(DeliveryStatus.REJECTED, f"{number}" * 20_000, "P" * 20_000, "why" * 20_000))
+            report.on_delivery(Delivery(DeliveryStatus.REJECTED, f"{number}" * 20_000, "P" * 20_000, "why" * 20_000))
 
-    last = screen.shown[-1]
+    last = screen.sample[-1]
     assert REMEMBERED == len(last["failures"])
     assert 5 * REMEMBERED == last["counts"]["rejected"]
     assert len(json.dumps(last)) < 150_000
@@ -203,5 +203,5 @@ def test_ends_with_the_error_that_ended_the_run() -> None:
         raise ValueError("customer A123456 is odd")
 
     assert ["nothing gets through", "ValueError; the task's log says more"] == [
-        seen["stopped"] for seen in screen.shown if seen["state"] == "ended"
+        seen["stopped"] for seen in screen.sample if seen["state"] == "ended"
     ]

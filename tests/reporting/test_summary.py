@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_ropo.delivery import GOOD, NAMED, Delivery, DeliveryStatus
+from airflow_provider_ropo.delivery import ARRIVED, NAMED, Delivery, DeliveryStatus
 from airflow_provider_ropo.errors import DeliveriesFailedError
 from airflow_provider_ropo.reporting.summary import REMEMBERED, DeliverySummary
 
@@ -44,20 +44,20 @@ def test_left_events_count() -> None:
     """Events that a preview leaves count as undelivered, and are no failure of it."""
     summary = summary_of(rows=5, invalid=1)
 
-    summary.leave(4)
+    summary.count_undelivered(4)
 
     assert NOTHING | {"rows": 5, "events": 5, "invalid": 1, "undelivered": 4} == summary.as_dict()
     assert 1 == len(summary.failures)
-    assert not summary.worth_a_retry
+    assert not summary.retryable
 
 
-@pytest.mark.parametrize("status", sorted(GOOD))
+@pytest.mark.parametrize("status", sorted(ARRIVED))
 def test_all_is_well(status: str) -> None:
     """Events that are at Ropo One are no failure."""
     assert summary_of(rows=3, **{status: 3}).failure() is None
 
 
-@pytest.mark.parametrize("status", sorted(set(DeliveryStatus) - GOOD))
+@pytest.mark.parametrize("status", sorted(set(DeliveryStatus) - ARRIVED))
 def test_one_is_not_well(status: str) -> None:
     """One event that is not at Ropo One fails the task, with the counts."""
     failure = summary_of(rows=3, delivered=2, **{status: 1}).failure()
@@ -111,12 +111,12 @@ def test_tolerance_is_for_what_is_final(status: str, max_failed: float) -> None:
 )
 def test_worth_a_retry(counts: dict[str, int], expected: bool) -> None:  # noqa: FBT001
     """Another run can help unless everything that failed is final."""
-    assert expected is summary_of(**counts).worth_a_retry
+    assert expected is summary_of(**counts).retryable
 
 
 def test_worth_a_retry_beyond_the_named() -> None:
     """A transient failure counts even where the message has no room to name it."""
-    assert summary_of(rejected=NAMED + 5, undelivered=1).worth_a_retry
+    assert summary_of(rejected=NAMED + 5, undelivered=1).retryable
 
 
 def test_message_names_the_first() -> None:

@@ -19,7 +19,7 @@ from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.event.model import RowReader
 from airflow_provider_ropo.intake.query import run_query
 from airflow_provider_ropo.intake.spool import Spool
-from airflow_provider_ropo.ledger.decisions import Rules, Verdict
+from airflow_provider_ropo.ledger.decisions import Action, LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
@@ -58,14 +58,14 @@ def events(make_event: Callable[..., UsageplaceEvent]) -> list[UsageplaceEvent]:
 
 
 def open_ledger(engine: sa.engine.Engine, me: Claimant = ME, name: str = "ropo_ledger") -> DeliveryLedger:
-    ledger = DeliveryLedger(LedgerTable(engine, name), me, Rules())
+    ledger = DeliveryLedger(LedgerTable(engine, name), me, LedgerPolicy())
     ledger.prepare()
     return ledger
 
 
 def deliver(ledger: DeliveryLedger, event: UsageplaceEvent) -> None:
-    [standing] = ledger.look_up([event])
-    ledger.claim([(event, standing)])
+    [decision] = ledger.look_up([event])
+    ledger.claim([(event, decision)])
     ledger.record([(event, Delivery(DeliveryStatus.DELIVERED, event.id, attempts=1))])
 
 
@@ -75,18 +75,21 @@ def lanes_of(events: list[UsageplaceEvent]) -> list[list[UsageplaceEvent]]:
 
 
 def post_all(
-    lanes: Any, client: RopoClient, ledger: DeliveryLedger, landed: Callable[[Delivery], None] = lambda _delivery: None
+    lanes: Any,
+    client: RopoClient,
+    ledger: DeliveryLedger,
+    on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
 ) -> Counter[str]:
     ends: Counter[str] = Counter()
 
     def count(delivery: Delivery) -> None:
         ends[delivery.status.value] += 1
-        landed(delivery)
+        on_delivery(delivery)
 
     def send(event: UsageplaceEvent) -> object:
         return client.post_usageplace_event(event.to_payload())
 
-    Dispatcher(send, count, memory=ledger, max_workers=8, stop=threading.Event()).run(lanes)
+    Dispatcher(send, count, ledger=ledger, max_workers=8, stop=threading.Event()).run(lanes)
     return ends
 
 
@@ -107,8 +110,8 @@ def test_the_table_is_made_once(engine: sa.engine.Engine) -> None:
     table = LedgerTable(engine, "ropo_ledger")
 
     before = table.exists()
-    table.ensure()
-    table.ensure()
+    table.create_or_upgrade()
+    table.create_or_upgrade()
 
     inspector = sa.inspect(engine)
     assert (False, True) == (before, table.exists())
@@ -128,8 +131,8 @@ def test_an_event_is_remembered(engine: sa.engine.Engine, make_event: Callable[.
     ledger.record([(event, Delivery(DeliveryStatus.DELIVERED, event.id, attempts=1))])
     after = open_ledger(engine, LATER).look_up([event])
 
-    assert [Verdict.SEND, Verdict.ELSEWHERE, Verdict.ALREADY_DELIVERED] == [
-        standing.verdict for standings in (before, meanwhile, after) for standing in standings
+    assert [Action.SEND, Action.CLAIMED_ELSEWHERE, Action.ALREADY_DELIVERED] == [
+        decision.action for decisions in (before, meanwhile, after) for decision in decisions
     ]
 
 
@@ -137,7 +140,7 @@ def test_microseconds_are_kept(engine: sa.engine.Engine, make_event: Callable[..
     """``recorded_at`` comes back to the microsecond: what happens within a second keeps its order."""
     moment = dt.datetime(2026, 1, 14, 5, 0, 0, 123456)  # noqa: DTZ001 - as the ledger writes it
     table = LedgerTable(engine, "ropo_ledger")
-    ledger = DeliveryLedger(table, ME, Rules(), now=lambda: moment)
+    ledger = DeliveryLedger(table, ME, LedgerPolicy(), now=lambda: moment)
     ledger.prepare()
 
     deliver(ledger, make_event())
@@ -166,8 +169,8 @@ def test_names(name: str, engine: sa.engine.Engine, database: str, make_event: C
 
     deliver(open_ledger(engine, name=name), make_event())
 
-    [standing] = open_ledger(engine, LATER, name).look_up([make_event()])
-    assert Verdict.ALREADY_DELIVERED is standing.verdict
+    [decision] = open_ledger(engine, LATER, name).look_up([make_event()])
+    assert Action.ALREADY_DELIVERED is decision.action
 
 
 def test_letter_case_of_ids_counts(engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]) -> None:
@@ -175,9 +178,9 @@ def test_letter_case_of_ids_counts(engine: sa.engine.Engine, make_event: Callabl
     ledger = open_ledger(engine)
     deliver(ledger, make_event("a"))
 
-    standings = ledger.look_up([make_event("A"), make_event("a")])
+    decisions = ledger.look_up([make_event("A"), make_event("a")])
 
-    assert [Verdict.SEND, Verdict.ALREADY_DELIVERED] == [standing.verdict for standing in standings]
+    assert [Action.SEND, Action.ALREADY_DELIVERED] == [decision.action for decision in decisions]
 
 
 def test_letter_case_of_places_counts(engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]) -> None:
@@ -224,11 +227,11 @@ def test_reading_and_adding_are_enough(
     modest = mariadb.engine(database, user)
 
     deliver(open_ledger(modest), make_event())
-    [standing] = open_ledger(modest, LATER).look_up([make_event()])
+    [decision] = open_ledger(modest, LATER).look_up([make_event()])
 
     modest.dispose()
     mariadb.execute(f"DROP USER {user}")
-    assert Verdict.ALREADY_DELIVERED is standing.verdict
+    assert Action.ALREADY_DELIVERED is decision.action
 
 
 def test_a_ledger_that_may_not_be_written(
@@ -301,7 +304,7 @@ def test_from_the_warehouse_to_ropo(
             reader = RowReader(query.names, statuses={"cut off": "disconnected"}, timezone=zone)
             for number, values in enumerate(query.rows, 1):
                 spool.add(number, reader.read(values, number))
-        spool.settle(gathers=reader.gathers)
+        spool.merge_rows(merges_invoices=reader.merges_invoices)
         ends = post_all(spool.lanes(), client, open_ledger(engine))
 
     assert {"delivered": 1} == ends

@@ -310,11 +310,11 @@ def test_the_token_is_kept_out_of_logs(sandbox: Sandbox, tmp_path: Path) -> None
     hook = RopoHook()
     hook.get_conn().sign_in()
     sandbox.script([Fault(status=401)])
-    first = hook.get_conn()._keeper.get()
+    first = hook.get_conn()._token_cache.get()
 
     hook.post_usageplace_event(UsageplaceEvent.from_row(ROW))
 
-    second = hook.get_conn()._keeper.get()
+    second = hook.get_conn()._token_cache.get()
     assert first.value != second.value
     assert ["Bearer ***"] * 2 == [redact(f"Bearer {token.value}") for token in (first, second)]
 
@@ -326,6 +326,6 @@ def test_nothing_secret_is_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.DEBUG):
         hook.post_usageplace_event(UsageplaceEvent.from_row(ROW))
 
-    token = hook.get_conn()._keeper.get().value
+    token = hook.get_conn()._token_cache.get().value
     assert "attempt 1 of 5" in caplog.text
     assert [] == [secret for secret in (token, "A123456", "594294", '"apicode"') if secret in caplog.text]

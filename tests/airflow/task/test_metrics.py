@@ -20,12 +20,12 @@ from airflow_provider_ropo.errors import RopoError
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 from airflow_provider_ropo.sandbox import Fault, Sandbox
 
-GOOD = [
+ARRIVED = [
     {"id": f"e{number}", "usageplacecode": f"P{number}", "status": "connected", "time": "2024-01-04 10:00:00"}
     for number in range(3)
 ]
-UNKNOWN = GOOD[0] | {"id": "e8", "usageplacecode": "UNKNOWN"}
-INVALID = GOOD[0] | {"id": "e9", "status": "vanished"}
+UNKNOWN = ARRIVED[0] | {"id": "e8", "usageplacecode": "UNKNOWN"}
+INVALID = ARRIVED[0] | {"id": "e9", "status": "vanished"}
 #: A StatsD client as a platform may bring its own, which never works.
 BROKEN = """
 from statsd import StatsClient
@@ -120,7 +120,7 @@ def test_every_metric(statsd: Statsd, sandbox: Sandbox) -> None:
     """Deliveries by status, each attempt's time and the retries; plain StatsD has the status in the name."""
     sandbox.script([Fault(status=500, usageplacecode="P1")] * 2)
 
-    run([*GOOD, UNKNOWN, INVALID], max_failed=2)
+    run([*ARRIVED, UNKNOWN, INVALID], max_failed=2)
 
     assert [
         *["airflow.ropo.attempt:<time>"] * 6,
@@ -143,7 +143,7 @@ def test_tags(statsd: Statsd, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch,
     """With tags, they are those of Airflow's own metrics of a task, and a delivery's status."""
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED", "True")
 
-    run(GOOD[:1], ti)
+    run(ARRIVED[:1], ti)
 
     assert [
         f"airflow.ropo.attempt,{tags}:<time>",
@@ -153,7 +153,7 @@ def test_tags(statsd: Statsd, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch,
 
 def test_a_preview_has_no_metrics(statsd: Statsd, sandbox: Sandbox) -> None:
     """What is only looked at is not counted as if it were done."""
-    run(GOOD, preview=True)
+    run(ARRIVED, preview=True)
 
     assert [] == statsd.told()
 
@@ -163,7 +163,7 @@ def test_a_red_run_has_metrics(statsd: Statsd, sandbox: Sandbox) -> None:
     sandbox.script_sign_in([Fault(status=403)])
 
     with pytest.raises(RopoError):
-        run(GOOD)
+        run(ARRIVED)
 
     assert ["airflow.ropo.deliveries.undelivered:3|c"] == statsd.told()
 
@@ -180,7 +180,7 @@ def test_a_broken_backend_stops_no_run(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_CUSTOM_CLIENT_PATH", "platform_statsd.Client")
 
-    counts = run(GOOD)
+    counts = run(ARRIVED)
 
     assert 3 == counts["delivered"] == len(sandbox.events)
     assert 1 == len((tmp_path / "asked").read_text().splitlines())
@@ -204,7 +204,7 @@ def the_span(spans: InMemorySpanExporter) -> ReadableSpan:
 def test_a_green_runs_span(spans: InMemorySpanExporter, sandbox: Sandbox) -> None:
     """A run's span has the counts and the server, and is below the span that is current."""
     with trace.get_tracer(__name__).start_as_current_span("task") as task:
-        run([*GOOD, UNKNOWN], max_failed=1)
+        run([*ARRIVED, UNKNOWN], max_failed=1)
 
     span = the_span(spans)
     assert span.parent is not None
@@ -215,7 +215,7 @@ def test_a_green_runs_span(spans: InMemorySpanExporter, sandbox: Sandbox) -> Non
 
 def test_a_previews_span(spans: InMemorySpanExporter, sandbox: Sandbox) -> None:
     """A preview's span says that it is one."""
-    run(GOOD, preview=True)
+    run(ARRIVED, preview=True)
 
     assert attributes(sandbox, preview=True, rows=3, events=3, undelivered=3) == dict(the_span(spans).attributes or {})
 
@@ -223,10 +223,10 @@ def test_a_previews_span(spans: InMemorySpanExporter, sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("parameters", "faults", "expected"),
     [
-        ({"rows": [*GOOD, UNKNOWN]}, [], "DeliveriesFailedError"),
-        ({"rows": GOOD}, [Fault(status=403)], "RopoAuthenticationError"),
+        ({"rows": [*ARRIVED, UNKNOWN]}, [], "DeliveriesFailedError"),
+        ({"rows": ARRIVED}, [Fault(status=403)], "RopoAuthenticationError"),
         ({"rows": "P1"}, [], "RopoConfigurationError"),
-        ({"rows": GOOD, "ledger_table": "ledger", "ledger_conn_id": "nowhere"}, [], "AirflowNotFoundException"),
+        ({"rows": ARRIVED, "ledger_table": "ledger", "ledger_conn_id": "nowhere"}, [], "AirflowNotFoundException"),
     ],
     ids=["rejected", "sign-in", "mistake", "no ledger"],
 )

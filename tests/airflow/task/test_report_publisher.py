@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_ropo.sandbox import Sandbox
-from airflow_provider_ropo.task.report_publisher import PROGRESS_KEY, REPORT_KEY, shown_in
+from airflow_provider_ropo.task.report_publisher import PROGRESS_KEY, REPORT_KEY, report_publisher
 
 RunDag = Callable[..., Any]
 
@@ -109,7 +109,7 @@ def test_a_report_that_cannot_be_shown_stops_nothing(caplog: pytest.LogCaptureFi
     """Airflow's API server may be away for a moment: that is said once, and tried again the next time."""
     caplog.set_level(logging.WARNING)
     broken = Broken()
-    show = shown_in({"ti": broken}, as_xcom=True)  # type: ignore[typeddict-item]
+    show = report_publisher({"ti": broken}, as_xcom=True)  # type: ignore[typeddict-item]
 
     show({"state": "posting"})
     show({"state": "ended"})

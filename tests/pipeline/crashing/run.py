@@ -26,7 +26,7 @@ from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.event.model import RowReader
 from airflow_provider_ropo.intake.reader import take_mappings
 from airflow_provider_ropo.intake.spool import Spool
-from airflow_provider_ropo.ledger.decisions import Rules
+from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
@@ -41,7 +41,10 @@ def try_once(job: dict[str, Any]) -> dict[str, Any]:
     settings = RopoSettings("ropo_test", job["server"], "1000011", "sandbox", timeout=5)
     zone = find_timezone(settings.timezone)
     table = LedgerTable(engine_of(job), "ropo_ledger")
-    with Spool(zone) as spool, closing(DeliveryLedger(table, Claimant(*job["me"]), Rules(**job["rules"]))) as ledger:
+    with (
+        Spool(zone) as spool,
+        closing(DeliveryLedger(table, Claimant(*job["me"]), LedgerPolicy(**job["policy"]))) as ledger,
+    ):
         ledger.prepare()
         rows = take_mappings(spool, job["rows"], partial(RowReader, timezone=settings.timezone))
         summary = DeliverySummary(rows=rows)
@@ -56,11 +59,11 @@ def try_once(job: dict[str, Any]) -> dict[str, Any]:
                 max_workers=job["workers"],
                 stop=threading.Event(),
                 rate_limit=None,
-                landed=lambda _delivery: None,
+                on_delivery=lambda _delivery: None,
             ).run(spool)
     return {
         "said": str(stopped),
-        "well": stopped is None and not summary.worth_a_retry,
+        "well": stopped is None and not summary.retryable,
         "stopped": None if stopped is None else type(stopped).__name__,
         "counts": summary.as_dict(),
     }

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.ledger.decisions import Rules
+from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
@@ -48,7 +48,7 @@ def engine() -> Iterator[sa.engine.Engine]:
 
 
 def open_ledger(engine: sa.engine.Engine, me: Claimant = ME, name: str = "ropo_ledger") -> DeliveryLedger:
-    ledger = DeliveryLedger(LedgerTable(engine, name), me, Rules())
+    ledger = DeliveryLedger(LedgerTable(engine, name), me, LedgerPolicy())
     ledger.prepare()
     return ledger
 
@@ -66,7 +66,7 @@ def send_all(ledger: DeliveryLedger) -> tuple[list[str], Counter[str]]:
     def send(event: UsageplaceEvent) -> None:
         sent.append(event.id)
 
-    Dispatcher(send, count, memory=ledger, max_workers=8, stop=threading.Event()).run(lanes)
+    Dispatcher(send, count, ledger=ledger, max_workers=8, stop=threading.Event()).run(lanes)
     return sorted(sent), ends
 
 
@@ -89,7 +89,7 @@ def test_microseconds_are_kept(engine: sa.engine.Engine) -> None:
     """``recorded_at`` comes back to the microsecond: what happens within a second keeps its order."""
     moment = dt.datetime(2026, 1, 14, 5, 0, 0, 123456)  # noqa: DTZ001 - as the ledger writes it
     table = LedgerTable(engine, "ropo_ledger")
-    ledger = DeliveryLedger(table, ME, Rules(), now=lambda: moment)
+    ledger = DeliveryLedger(table, ME, LedgerPolicy(), now=lambda: moment)
     ledger.prepare()
 
     ledger.claim([(EVENTS[0], ledger.look_up(EVENTS[:1])[0])])

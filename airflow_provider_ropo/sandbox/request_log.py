@@ -35,7 +35,7 @@ class Arrival:
         return self.problem is None
 
 
-class Logbook:
+class RequestLog:
     """The arrivals and their counts. Written by the server's thread, read by any."""
 
     def __init__(self, keep: int = KEPT) -> None:
