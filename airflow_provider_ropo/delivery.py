@@ -1,4 +1,4 @@
-"""What became of each event, and of all of them together."""
+"""Delivery status of one event, and how it came to be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMED = 10
 
 
 class DeliveryStatus(StrEnum):
-    """The end of one event's journey in this run."""
+    """How one event ended in this run."""
 
     #: Ropo One has it.
     DELIVERED = "delivered"
@@ -24,17 +24,23 @@ class DeliveryStatus(StrEnum):
     REJECTED = "rejected"
     #: The row never became an event.
     INVALID = "invalid"
+    #: Ropo One has an earlier version of it.
+    CHANGED = "changed"
     #: The attempts are used up; the next run takes it again.
     UNDELIVERED = "undelivered"
     #: It may have arrived.
     UNCONFIRMED = "unconfirmed"
     #: An earlier event of the same usage place has not arrived.
     HELD = "held"
+    #: A person has settled it: it is not sent.
+    CLOSED = "closed"
 
 
 ARRIVED = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.ALREADY_DELIVERED})
-#: Trying again cannot help: somebody has to mend the row.
-PERMANENT = frozenset({DeliveryStatus.REJECTED, DeliveryStatus.INVALID})
+#: Nothing is left to be done.
+SUCCESSFUL = ARRIVED | {DeliveryStatus.CLOSED}
+#: Trying again cannot help: the row has to be fixed in the source table.
+PERMANENT = frozenset({DeliveryStatus.REJECTED, DeliveryStatus.INVALID, DeliveryStatus.CHANGED})
 
 #: After one of these an event may yet arrive later, so its place's next events have to wait.
 BLOCKING = frozenset({DeliveryStatus.UNDELIVERED, DeliveryStatus.UNCONFIRMED, DeliveryStatus.HELD})
@@ -67,13 +73,13 @@ class Delivery:
         return cls(DeliveryStatus.INVALID, error.event_id, error.usageplacecode, str(error))
 
     def __str__(self) -> str:
-        """Say it in one line: ``rejected: id 1a2b3c4d5: HTTP 400 …``."""
+        """Return it as one line: ``rejected: id 1a2b3c4d5: HTTP 400 …``."""
         name = "" if self.status is DeliveryStatus.INVALID else f"id {self.event_id}: "
         return f"{self.status}: {name}{self.detail}"
 
 
 def delivery_of(event: UsageplaceEvent, result: RetryResult[object]) -> Delivery:
-    """Return what became of an event, by how its attempts ended."""
+    """Return an event's delivery, by how its attempts ended."""
     error = result.result
     if not isinstance(error, RopoError):
         return end_of(event, DeliveryStatus.DELIVERED, attempts=result.attempts, seconds=result.seconds)
@@ -81,7 +87,7 @@ def delivery_of(event: UsageplaceEvent, result: RetryResult[object]) -> Delivery
     if isinstance(error, RopoRejectedError):
         status = DeliveryStatus.REJECTED
         if result.may_have_arrived:
-            detail += " (an earlier attempt went may_have_arrived and may have arrived)"
+            detail += " (an earlier attempt went unanswered and may have arrived)"
     else:
         status = DeliveryStatus.UNCONFIRMED if result.may_have_arrived else DeliveryStatus.UNDELIVERED
     http_status = error.status_code if isinstance(error, RopoResponseError) else None

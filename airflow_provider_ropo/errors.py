@@ -1,4 +1,4 @@
-"""Everything that can go wrong, in one tree.
+"""The error classes of this provider, as a tree.
 
 ::
 
@@ -12,12 +12,13 @@
     │   ├── RopoAuthenticationError  sign-in refused, or 401 after one fresh token: stops the run  permanent
     │   ├── RopoRateLimitError       429: .retry_after                                          transient
     │   ├── RopoRejectedError        other 4xx                                                  permanent
-    │   └── RopoServerError          5xx, and answers that make no sense (a redirect, HTML)     transient
+    │   └── RopoServerError          5xx, and unexpected answers (a redirect, HTML)             transient
     │                                a 502 or 504 to an event: .may_have_arrived
-    ├── RopoUnavailableError         nothing gets through: the run ends early                    transient
-    ├── RopoLedgerError              the ledger's database failed: no post without memory        transient
-    │   └── SupersededError          a later try of this task instance is at work: this one stops
-    └── DeliveriesFailedError        raised once, at the end, with the summary
+    ├── RopoUnavailableError         posts keep failing: the run ends early                      transient
+    ├── RopoLedgerError              the ledger's database failed: posting stops                 transient
+    │   └── SupersededError          a later try of this task instance is running: this one stops
+    ├── SpoolError                   the temporary folder is full, or failed: posting stops       transient
+    └── DeliveriesFailedError        raised once, at the end, with the counts
 
 Every constructor's keyword arguments have defaults, so that the errors survive pickling.
 """
@@ -31,16 +32,16 @@ if TYPE_CHECKING:
 
 
 class RopoError(Exception):
-    """Base of every error this provider raises.
+    """Base class of every error this provider raises.
 
-    :param message: what happened and what mends it, in words fit for a log.
-    :param event_id: the event it is about, where it is about one.
+    :param message: what happened and how to fix it; safe to log.
+    :param event_id: the id of the event, if the error is about one event.
     """
 
-    #: Is another attempt worth it?
+    #: True if another attempt may succeed.
     transient: ClassVar[bool] = False
-    #: May the event be at Ropo One all the same? True of an event that got no answer, or only a gateway's word that
-    #: it got none: a 502 or 504. Never of a sign-in, with which no event leaves.
+    #: True if the event may have arrived despite the error: there was no answer, or a gateway (502 or 504) reported
+    #: that it got none. Never true for a sign-in, which sends no event.
     may_have_arrived: bool = False
 
     def __init__(self, message: str = "", *, event_id: str | None = None) -> None:
@@ -49,16 +50,16 @@ class RopoError(Exception):
 
 
 class RopoConfigurationError(RopoError):
-    """A connection or a task is set up in a way that cannot work."""
+    """The configuration of a connection or a task cannot work."""
 
 
 class InvalidRowError(RopoError):
     """A warehouse row cannot become an event without guessing.
 
     :param row: the row's id, or its number in reading order, as in ``row 7``.
-    :param column: the column the trouble is in.
-    :param reason: why, never with the value itself: it may be a customer's.
-    :param usageplacecode: the usage place, where the row could be read that far.
+    :param column: the column with the invalid value.
+    :param reason: why it is invalid; never the value itself, which may be personal data.
+    :param usageplacecode: the usage place, if it could be read from the row.
     """
 
     def __init__(
@@ -78,32 +79,32 @@ class InvalidRowError(RopoError):
         self.args = (row, column, reason)
 
     def __str__(self) -> str:
-        """Name the row, the column and the reason."""
+        """Return the row, the column and the reason."""
         return f"{self.row}: {self.column}: {self.reason}"
 
 
 class RopoTransportError(RopoError):
-    """Ropo One gave no answer."""
+    """There was no answer from Ropo One."""
 
     transient = True
 
 
 class RopoConnectError(RopoTransportError):
-    """The request never left, so it is safe to repeat."""
+    """The request was not sent, so it is safe to repeat."""
 
 
 class RopoTimeoutError(RopoTransportError):
-    """The request left and no whole answer came back: it may have arrived."""
+    """The request was sent, but no complete answer came back: it may have arrived."""
 
     may_have_arrived = True
 
 
 class RopoResponseError(RopoError):
-    """Ropo One answered, and not with a plain success.
+    """Ropo One answered, but not with a plain success.
 
     :param status_code: the HTTP status.
-    :param detail: what the answer said for itself, shortened.
-    :param retry_after: seconds the answer asked to wait, from its ``Retry-After`` header.
+    :param detail: the explanation in the answer, shortened.
+    :param retry_after: seconds to wait, from the answer's ``Retry-After`` header.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class RopoResponseError(RopoError):
 
 
 class RopoAuthenticationError(RopoResponseError):
-    """Sign-in was refused, or a fresh token was: nothing more can be sent in this run."""
+    """The sign-in or a fresh token was refused: nothing more can be sent in this run."""
 
 
 class RopoRateLimitError(RopoResponseError):
@@ -132,19 +133,19 @@ class RopoRateLimitError(RopoResponseError):
 
 
 class RopoRejectedError(RopoResponseError):
-    """Ropo One said no to this request, and would say so again."""
+    """Ropo One rejected this request, and would reject it again."""
 
 
 class RopoServerError(RopoResponseError):
-    """Ropo One is unwell, or something that is not Ropo One answered."""
+    """Ropo One has a fault, or the answer came from something that is not Ropo One."""
 
     transient = True
 
 
 class RopoUnavailableError(RopoError):
-    """Nothing gets through to Ropo One: the run ends early, and the next try takes the rest.
+    """Posts to Ropo One keep failing: the run ends early, and the next try sends the rest.
 
-    :param retry_after: seconds Ropo One asked to wait, if it did.
+    :param retry_after: seconds to wait, if Ropo One asked for a wait.
     """
 
     transient = True
@@ -155,19 +156,29 @@ class RopoUnavailableError(RopoError):
 
 
 class RopoLedgerError(RopoError):
-    """The ledger could not be read or written: nothing more is posted, for it would not be remembered."""
+    """The ledger could not be read or written: posting stops, because results could not be recorded."""
+
+    transient = True
+    #: The database refuses a row, whichever others are written with it.
+    is_about_data: bool = False
+    #: It breaks a constraint of the table.
+    is_constraint: bool = False
+
+
+class SupersededError(RopoLedgerError):
+    """A later try of the same task instance is running: this process is superseded, and stops."""
+
+
+class SpoolError(RopoError):
+    """The events that were read do not fit into the temporary folder, or it failed: another try may find room."""
 
     transient = True
 
 
-class SupersededError(RopoLedgerError):
-    """A later try of this very task instance is at work: this process is a ghost, and stops."""
-
-
 class DeliveriesFailedError(RopoError):
-    """Not every event is at Ropo One. Raised once, after everything that could be sent was.
+    """Not every event is at Ropo One. Raised once, after everything that can be sent was sent.
 
-    :param summary: the counts, as they go to XCom.
+    :param summary: the counts, as in the XCom.
     """
 
     def __init__(self, message: str = "", *, summary: Mapping[str, int] | None = None) -> None:

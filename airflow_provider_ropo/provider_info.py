@@ -1,6 +1,7 @@
-"""What this package offers to Airflow, as plain data: read at every discovery, so it imports nothing.
+"""The provider info: what this package offers to Airflow, as plain data.
 
-The one source of the connection form. Airflow 3.2 and later read it from here
+Airflow reads it whenever it discovers providers, so it imports nothing else. It is the only source of the connection
+form. Airflow 3.2 and later read the form from here
 (https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html); for earlier versions
 :class:`~airflow_provider_ropo.hooks.ropo.RopoHook` translates it.
 """
@@ -14,7 +15,7 @@ CONNECTION_TYPE: dict[str, Any] = {
     "hook-name": "Ropo One",
     "hook-class-name": "airflow_provider_ropo.hooks.ropo.RopoHook",
     "ui-field-behaviour": {
-        # The server's address may carry its scheme, and every extra has a field of its own.
+        # The server's address may contain the scheme, and every extra has its own field.
         "hidden-fields": ["schema", "extra"],
         "relabeling": {
             "host": "Server",
@@ -32,8 +33,8 @@ CONNECTION_TYPE: dict[str, Any] = {
         "timezone": {
             "label": "Time zone",
             "description": (
-                "The zone of the times that Ropo One is told, such as Europe/Stockholm. "
-                "Empty: that of the server's country (.fi, .se, .no), otherwise Europe/Helsinki."
+                "The time zone of the times sent to Ropo One, such as Europe/Stockholm. "
+                "If empty: the zone of the server's country (.fi, .se, .no), otherwise Europe/Helsinki."
             ),
             "schema": {"type": ["string", "null"], "default": None},
         },
@@ -45,24 +46,32 @@ CONNECTION_TYPE: dict[str, Any] = {
         "verify": {
             "label": "CA bundle",
             "description": (
-                "true: the server's certificate is checked against the public authorities. A path on the workers: "
-                "against the authorities in that file. It is always checked."
+                "true: the server's certificate is checked against the public certificate authorities. A path on the "
+                "workers: it is checked against the authorities in that file. It is always checked."
             ),
             "schema": {"type": ["string", "null"], "default": "true"},
         },
         "jobid_as_string": {
             "label": "Send jobid as text",
             "description": (
-                "Ropo One's API reference has an invoice's jobid as an integer (1234), its guide as text (\"1234\"). "
-                "Turn on only if Ropo support asks for text."
+                "In Ropo One's API reference an invoice's jobid is an integer (1234), in its guide it is text "
+                '("1234"). Turn on only if Ropo support asks for text.'
             ),
             "schema": {"type": ["boolean", "null"], "default": False},
+        },
+        "destination": {
+            "label": "Name in the ledger",
+            "description": (
+                "The name under which the ledger remembers what was delivered here. Empty: server and customer number. "
+                "When the server's address changes, enter the old name here, and nothing is sent again."
+            ),
+            "schema": {"type": ["string", "null"], "default": None, "maxLength": 255},
         },
         "allow_http": {
             "label": "Allow plain http",
             "description": (
-                "Over plain http anybody on the way can read the API code, so it is refused, except to this machine "
-                "itself. Turn on only where the way is a tunnel of your own."
+                "Over plain http, others on the network can read the API code. It is therefore refused, except to "
+                "this machine itself. Turn on only if the connection goes through your own tunnel."
             ),
             "schema": {"type": ["boolean", "null"], "default": False},
         },
@@ -80,7 +89,7 @@ ASSET_URIS: list[dict[str, Any]] = [
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return what Airflow's entry point ``apache_airflow_provider`` asks for."""
+    """Return the provider info for Airflow's entry point ``apache_airflow_provider``."""
     return {
         "package-name": "airflow-provider-ropo",
         "name": "Ropo One",
@@ -98,7 +107,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "connection-types": [CONNECTION_TYPE],
         "asset-uris": ASSET_URIS,
-        # What Airflow 2 reads.
+        # The name in Airflow 2.
         "dataset-uris": ASSET_URIS,
         "task-decorators": [
             {

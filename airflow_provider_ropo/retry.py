@@ -1,4 +1,4 @@
-"""One request, persisted with until it succeeds, fails for good, or the attempts are used up."""
+"""One request, with retries: attempts and the waits between them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ class Backoff:
     """Exponential backoff with jitter, so that many workers do not come back in step.
 
     :param max_attempts: how often one request is tried in all.
-    :param initial: the first wait, in seconds, before spreading.
-    :param longest: no wait of our own choosing is longer, in seconds.
+    :param initial: the first wait, in seconds, before jitter; each further one is twice as long.
     :param max_retry_after: the longest wait Ropo One may ask for with ``Retry-After``, in seconds; beyond it the
         attempt is the last one of this run.
     """
 
     max_attempts: int = 5
     initial: float = 0.5
-    longest: float = 30.0
     max_retry_after: float = 120.0
     jitter: Callable[[], float] = field(default=random.random, repr=False)
 
@@ -41,13 +39,12 @@ class Backoff:
         """
         if attempt >= self.max_attempts or (retry_after or 0.0) > self.max_retry_after:
             return None
-        # Spread below the bound, not above it: at the bound, too, no two workers wait alike.
-        wait: float = min(self.longest, self.initial * 2.0 ** (attempt - 1)) * (0.5 + self.jitter() / 2)
+        wait: float = self.initial * 2.0 ** (attempt - 1) * (0.5 + self.jitter() / 2)
         return wait if retry_after is None else retry_after + wait * 0.1
 
 
 class RetryResult(NamedTuple, Generic[R]):
-    """How a row of attempts ended.
+    """How a request ended, after one attempt or several.
 
     :param result: what the request returned, or the error of its last attempt.
     :param attempts: how many there were.

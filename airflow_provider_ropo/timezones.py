@@ -14,9 +14,9 @@ DEFAULT_TIMEZONE = "Europe/Helsinki"
 
 @lru_cache(maxsize=32)
 def find_timezone(timezone: str | dt.tzinfo) -> dt.tzinfo:
-    """Return the zone of that name.
+    """Return the time zone with this name.
 
-    :raises RopoConfigurationError: if there is none.
+    :raises RopoConfigurationError: if no time zone has this name.
     """
     if isinstance(timezone, dt.tzinfo):
         return timezone

@@ -1,7 +1,8 @@
-"""What it costs Airflow to learn what this package offers, which it asks for at every start.
+"""Time that Airflow needs to read the provider info, which it does at every start.
 
-``python benchmarks/imports.py`` starts fresh Pythons in turn, one that does nothing and one that reads the provider
-info, and prints the medians: in milliseconds, so compare them with each other rather than between machines.
+``python benchmarks/imports.py`` starts new Python processes in turn: one that does nothing, one that imports ``typing``
+and one that reads the provider info. It prints the medians in milliseconds; compare them with each other, not between
+machines.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROUNDS = 40
 
 
 def start(program: str) -> float:
-    """Return how long a Python takes that runs it, in milliseconds."""
+    """Run a program in a new Python process; return the time in milliseconds."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True)
     return (time.perf_counter() - started) * 1000

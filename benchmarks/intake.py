@@ -1,8 +1,8 @@
-"""How fast rows are read, checked and set in order, and how flat memory stays meanwhile.
+"""Speed and memory of reading, checking and sorting rows.
 
-``python benchmarks/intake.py`` prints a table: each line is a process of its own that takes a query's rows into a
-spool and brings them out again, in sending order, as payloads. Speeds depend on the machine, so what to look at is
-the memory, and how the speeds compare.
+``python benchmarks/intake.py`` prints a table. Each line is a process of its own that reads a query's rows into a spool
+and reads them out again, in sending order, as payloads. Speeds depend on the machine: look at the memory, and compare
+the speeds with each other.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ POSTGRES = (
 
 
 def measure(kind: str, where: str, rows: int) -> None:
-    """Take the rows in and bring them out; print the seconds and this process's peak memory."""
+    """Read the rows into a spool and out again; print the seconds and this process's peak memory."""
     if kind == "sqlite":
         connection: Any = sqlite3.connect(where)
     else:
@@ -57,17 +57,17 @@ def measure(kind: str, where: str, rows: int) -> None:
     with closing(connection), Spool(find_timezone("Europe/Helsinki")) as spool:
         started = time.perf_counter()
         taken = take_query(spool, connection, f"SELECT * FROM outcome LIMIT {rows}", None, make_reader)
-        took_in = time.perf_counter() - started
-        brought = sum(1 for event in chain.from_iterable(spool.lanes()) if event.to_payload())
-        brought_out = time.perf_counter() - started - took_in
-    if not taken == brought == rows:
-        sys.exit(f"{rows} rows, {taken} taken in, {brought} brought out")
+        read_in = time.perf_counter() - started
+        events = sum(1 for event in chain.from_iterable(spool.lanes()) if event.to_payload())
+        read_out = time.perf_counter() - started - read_in
+    if not taken == events == rows:
+        sys.exit(f"{rows} rows, {taken} read in, {events} read out")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"in": took_in, "out": brought_out, "peak": peak}))
+    print(json.dumps({"in": read_in, "out": read_out, "peak": peak}))
 
 
 def main() -> None:
-    """Fill a SQLite and a PostgreSQL warehouse, and measure each at a small and a large size."""
+    """Fill a SQLite and a PostgreSQL warehouse, and measure each with a small and a large number of rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     rows = parser.parse_args().rows
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def warehouses(folder: Path, rows: int) -> Any:
-    """Yield the kind and the address of each warehouse, filled."""
+    """Yield the kind and the address of each filled warehouse."""
     path = folder / "warehouse.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute(TABLE)

@@ -1,4 +1,4 @@
-"""How flat memory stays: rows of a SQLite warehouse, read, checked, set in order and posted, the transport a stub.
+"""Memory of a whole run: rows of a SQLite warehouse are read, checked, sorted and posted, with a stub for the network.
 
 ``python benchmarks/memory.py ROWS [--ledger]`` prints this process's peak memory, in MB.
 """
@@ -6,29 +6,37 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import resource
 import sqlite3
 import sys
 import tempfile
+import threading
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
+import sqlalchemy as sa
 from intake import SQLITE, TABLE
-from ours import serving
+from ours import open_ledger, serving
 from urllib3 import HTTPResponse
 
-from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+from airflow_provider_ropo.api.client import RopoClient
+from airflow_provider_ropo.api.settings import RopoSettings
+from airflow_provider_ropo.delivery import DeliveryStatus
+from airflow_provider_ropo.pipeline import DeliveryOptions, QueryRows, deliver
+from airflow_provider_ropo.reporting.report import Report
+from airflow_provider_ropo.reporting.summary import DeliverySummary
 
 send: Any = requests.adapters.HTTPAdapter.send
 
 
 def answer(adapter: object, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-    """Answer an event in the network's place; the sign-in, and everything above, is real."""
+    """Stub for the network: answer an event at once. The sign-in and all other code is real."""
     if str(request.url).endswith("/token"):
-        return send(adapter, request, **options)
+        signed_in: requests.Response = send(adapter, request, **options)
+        return signed_in
     assert request.body
     response = requests.Response()
     response.status_code = 200
@@ -36,26 +44,37 @@ def answer(adapter: object, request: requests.PreparedRequest, **options: Any) -
     return response
 
 
-def main(rows: int, ledger_table: str | None) -> None:
-    """Report so many rows."""
-    requests.adapters.HTTPAdapter.send = answer  # type: ignore[method-assign]
+def report(server: str, path: Path, *, with_ledger: bool) -> DeliverySummary:
+    """Report every outcome in that SQLite file, in which the ledger is, too."""
+    with (
+        Report(DeliverySummary()) as progress,
+        closing(open_ledger(sa.create_engine(f"sqlite:///{path}"), "run")) if with_ledger else nullcontext() as opened,
+    ):
+        result = deliver(
+            QueryRows(partial(sqlite3.connect, path), "SELECT * FROM outcome"),
+            RopoClient(RopoSettings("benchmark", server, "1", "stub")),
+            opened,
+            DeliveryOptions(),
+            report=progress,
+            stop=threading.Event(),
+        )
+    return result.summary
+
+
+def main(rows: int, *, with_ledger: bool) -> None:
+    """Report this number of rows, and print the peak memory."""
+    requests.adapters.HTTPAdapter.send = answer  # type: ignore[assignment,method-assign]
     with tempfile.TemporaryDirectory() as folder, serving() as server:
         path = Path(folder) / "warehouse.db"
         with sqlite3.connect(path) as database:
             database.execute(TABLE)
             database.execute(SQLITE.format(rows=rows, places=max(rows // 4, 1)))
         database.close()
-        os.environ["AIRFLOW_CONN_WAREHOUSE"] = json.dumps({"conn_type": "sqlite", "host": str(path)})
-        ropo = {"conn_type": "ropo", "host": server, "login": "1", "password": "stub"}
-        os.environ["AIRFLOW_CONN_ROPO_DEFAULT"] = json.dumps(ropo)
-        operator = UsageplaceEventOperator(
-            task_id="report", sql="SELECT * FROM outcome", sql_conn_id="warehouse", ledger_table=ledger_table
-        )
-        counts = operator.execute({})
-    if counts["delivered"] != rows:
-        sys.exit(f"{counts}, not {rows} delivered")
+        summary = report(server, path, with_ledger=with_ledger)
+    if summary.count(DeliveryStatus.DELIVERED) != rows:
+        sys.exit(f"{summary}, not {rows} delivered")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), "ropo_ledger" if "--ledger" in sys.argv else None)
+    main(int(sys.argv[1]), with_ledger="--ledger" in sys.argv)

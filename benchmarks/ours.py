@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
+from airflow_provider_ropo import pipeline
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.settings import RopoSettings
 from airflow_provider_ropo.delivery import DeliveryStatus
@@ -24,8 +26,9 @@ from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger.protocol import Ledger, NullLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
+from airflow_provider_ropo.pipeline import DeliveryOptions
+from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.timezones import find_timezone
 
@@ -66,10 +69,10 @@ def serving(latency: float = 0.0) -> Iterator[str]:
             process.terminate()
 
 
-def make_event(number: int) -> UsageplaceEvent:
+def make_event(number: int, prefix: str = "") -> UsageplaceEvent:
     """Make an event of a usage place of its own."""
     return UsageplaceEvent(
-        f"e{number}",
+        f"{prefix}e{number}",
         f"643007572{number:09}",
         UsageplaceStatus.DISCONNECTED,
         START + dt.timedelta(seconds=number % 3600),
@@ -80,53 +83,84 @@ def make_event(number: int) -> UsageplaceEvent:
 
 
 def payloads(count: int) -> list[dict[str, Any]]:
-    """Return the messages of so many events."""
+    """Return the payloads of that many events."""
     return [make_event(number).to_payload() for number in range(count)]
 
 
-def post(server: str, count: int, workers: int, ledger: Ledger | None = None) -> Took:
-    """Post so many events; signing in and filling the spool are not measured.
+def post(
+    server: str,
+    count: int,
+    workers: int,
+    ledger: DeliveryLedger | None = None,
+    *,
+    prefix: str = "",
+    from_first_post: bool = False,
+) -> Took:
+    """Post that many events, as a run does; reading and filling the spool are not measured.
 
-    :param ledger: the ledger; None: without one.
+    :param ledger: None: without one.
+    :param prefix: of the events' ids.
+    :param from_first_post: measure from the first answer to the last.
     """
-    client = RopoClient(RopoSettings("benchmark", server, "1000011", "sandbox"))
+    answers: list[float] = []
+    settings = RopoSettings("benchmark", server, "1000011", "sandbox")
+    client = RopoClient(settings)
     client.sign_in()
-    took, summary = dispatch(
-        lambda event: client.post_usageplace_event(event.to_payload()), count, workers, ledger or NullLedger()
-    )
-    client.close()
-    if summary.count(DeliveryStatus.DELIVERED) != count:
-        raise RuntimeError(str(summary))
-    return took
+    report = Report(DeliverySummary(rows=count))
+    with spool_of(count, prefix) as spool, Stopwatch() as watch:
+        options = DeliveryOptions(max_workers=workers)
+        pipeline.post_spool(
+            spool,
+            client,
+            ledger,
+            options,
+            report=report,
+            stop=threading.Event(),
+            on_delivery=lambda _delivery: answers.append(time.perf_counter()),
+        )
+    if ledger is not None:
+        ledger.close()
+    if report.summary.count(DeliveryStatus.DELIVERED) != count:
+        raise RuntimeError(str(report.summary))
+    return Took(answers[-1] - answers[0], watch.took.cpu) if from_first_post else watch.took
 
 
-def dispatch(send: Any, count: int, workers: int, ledger: Ledger) -> tuple[Took, DeliverySummary]:
-    """Let the dispatcher send so many events."""
-    summary = DeliverySummary(rows=count)
+@contextmanager
+def spool_of(count: int, prefix: str = "") -> Iterator[Spool]:
+    """Return a spool with that many events."""
     with Spool(ZONE) as spool:
         for number in range(count):
-            spool.add(number, make_event(number))
+            spool.add(number, make_event(number, prefix))
         spool.merge_rows(merges_invoices=True)
+        yield spool
+
+
+def dispatch(send: Any, count: int, workers: int, ledger: DeliveryLedger) -> tuple[Took, DeliverySummary]:
+    """Let the dispatcher send that many events."""
+    summary = DeliverySummary(rows=count)
+    with spool_of(count) as spool:
         dispatcher = Dispatcher(send, summary.add, ledger=ledger, max_workers=workers, stop=threading.Event())
         with Stopwatch() as watch:
             dispatcher.run(spool.lanes())
+    ledger.close()
     return watch.took, summary
 
 
-def ledger(engine: sa.engine.Engine, run: str) -> DeliveryLedger:
+def open_ledger(engine: sa.engine.Engine, run: str) -> DeliveryLedger:
     """Return the ledger in that database, as one run sees it."""
-    opened = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), Claimant("dag", "task", run, -1, 1), LedgerPolicy())
+    me = Claimant("dag", "task", run, -1, 1, os.urandom(8).hex())
+    opened = DeliveryLedger(LedgerTable(engine, "ropo_ledger"), "benchmark", me, LedgerPolicy())
     opened.prepare()
     return opened
 
 
 def new_ledger(folder: Path) -> DeliveryLedger:
     """Return an empty ledger in a SQLite file of its own."""
-    return ledger(sa.create_engine(f"sqlite:///{folder / f'{time.monotonic_ns()}.db'}"), "run")
+    return open_ledger(sa.create_engine(f"sqlite:///{folder / f'{time.monotonic_ns()}.db'}"), "run")
 
 
 def recognise(engine: sa.engine.Engine, count: int) -> tuple[Took, int]:
     """Meet events that a run before has delivered; return what that cost, and how many were recognised."""
-    dispatch(lambda _event: None, count, 8, ledger(engine, "before"))
-    took, summary = dispatch(lambda _event: None, count, 8, ledger(engine, "again"))
+    dispatch(lambda _event: None, count, 8, open_ledger(engine, "before"))
+    took, summary = dispatch(lambda _event: None, count, 8, open_ledger(engine, "again"))
     return took, summary.count(DeliveryStatus.ALREADY_DELIVERED)

@@ -1,4 +1,4 @@
-"""How else one could post: a bare pool of sessions, a plain loop, aiohttp, and Airflow's own HTTP provider."""
+"""Other ways to post, for comparison: a thread pool, a loop, aiohttp, and Airflow's own HTTP provider."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ if __name__ == "__main__":
 
 
 def pool(server: str, count: int, workers: int) -> Took:
-    """Post with a pool of threads, a session each, that do nothing else."""
+    """Post with a pool of threads with a session each, and nothing else."""
     messages, local = payloads(count), threading.local()
 
     def post(payload: dict[str, Any]) -> int:
@@ -83,7 +83,7 @@ def loop(server: str, count: int) -> Took:
 
 
 def with_aiohttp(server: str, count: int, workers: int) -> Took:
-    """Post with aiohttp, so many at a time."""
+    """Post with aiohttp, with this number of workers."""
     messages = iter(payloads(count))
 
     async def work(session: aiohttp.ClientSession) -> None:
@@ -104,7 +104,8 @@ def with_aiohttp(server: str, count: int, workers: int) -> Took:
 def through_airflow(server: str, counts: dict[str, int]) -> dict[str, float]:
     """Post with Airflow's HTTP provider, in real DAG runs; return events a second.
 
-    :param counts: how many: ``mapped``, an HttpOperator a row; ``looped``, a hook in a loop in one task.
+    :param counts: the number of events: ``mapped``, one HttpOperator for each row; ``looped``, a hook in a loop in one
+        task.
     """
     rates = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -123,6 +124,6 @@ def through_airflow(server: str, counts: dict[str, int]) -> dict[str, float]:
         for name, count in counts.items():
             dag = home / f"{name}.py"
             dag.write_text(HTTP_DAG.format(payloads=json.dumps(payloads(count)), path=PATH))
-            said = run([sys.executable, dag, name], text=True, **options).stdout
-            rates[name] = count / float(said.rpartition("seconds")[2])
+            output = run([sys.executable, dag, name], text=True, **options).stdout
+            rates[name] = count / float(output.rpartition("seconds")[2])
     return rates

@@ -1,7 +1,7 @@
-"""The smallest Ropo One there can be, for measuring clients: an asyncio protocol in a process of its own.
+"""Minimal Ropo One for measuring clients: an asyncio protocol in a process of its own.
 
 ``python benchmarks/server.py LATENCY`` prints its port, and answers every sign-in with a token and every event with an
-empty 200, so many seconds after the request.
+empty 200, LATENCY seconds after the request.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ LENGTH = b"content-length: "
 
 
 class RopoOne(asyncio.Protocol):
-    """Answers one connection's requests, which come one after another."""
+    """Answers the requests of one connection, which arrive one after another."""
 
     latency = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection."""
+        """Accept a connection."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._received = b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer, once a request is here to its last byte."""
+        """Answer a request after its last byte has arrived."""
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
         lowered = head.lower()
@@ -44,7 +44,7 @@ class RopoOne(asyncio.Protocol):
 
 
 async def serve(latency: float) -> None:
-    """Answer until told to end."""
+    """Answer requests until the process is ended."""
     RopoOne.latency = latency
     server = await asyncio.get_running_loop().create_server(RopoOne, "127.0.0.1", 0, backlog=128)
     print(server.sockets[0].getsockname()[1], flush=True)

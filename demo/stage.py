@@ -1,4 +1,4 @@
-"""The stage for trying things out: a warehouse, a local Ropo One and an Airflow of their own, all on this machine."""
+"""Environment of the demos: a warehouse, a local Ropo One and an Airflow of their own, all on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connections(warehouse: Path, ropo: str) -> dict[str, dict[str, Any]]:
         "ropo_default": {
             "conn_type": "ropo",
             "host": ropo,
-            # In the address already; but the Test button of Airflow 3.3.2 wants a connection to have a port.
+            # Already in the host; but the Test button of Airflow 3.3.2 needs a connection with a port.
             "port": int(ropo.rpartition(":")[2]),
             "login": "1000011",
             "password": "sandbox",
@@ -35,10 +35,10 @@ def connections(warehouse: Path, ropo: str) -> dict[str, dict[str, Any]]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment of an Airflow that lives in ``home`` and knows the example DAGs."""
+    """Return the environment variables of an Airflow with its home in ``home`` and the example DAGs."""
     return os.environ | {
         "AIRFLOW_HOME": str(home),
-        # There is no login, so nobody else on the network may get in.
+        # There is no login, so it must not be reachable from the network.
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -52,7 +52,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def airflow(*arguments: str, environment: dict[str, str], log: Path) -> int:
-    """Run an airflow command, what it says going to a file; return its exit code."""
+    """Run an airflow command with its output in a file; return its exit code."""
     with log.open("ab") as output:
         command = [str(BIN / "airflow"), *arguments]
         return subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
@@ -60,21 +60,21 @@ def airflow(*arguments: str, environment: dict[str, str], log: Path) -> int:
 
 @contextmanager
 def sandbox(port: int = 0) -> Iterator[str]:
-    """Run a local Ropo One, and give its address."""
+    """Run a local Ropo One, and yield its address."""
     command = [sys.executable, "-m", "airflow_provider_ropo.sandbox", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             address = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
             if address is None:
-                sys.exit("The sandbox did not start; the lines above say why.")
+                sys.exit("The sandbox did not start; see the lines above.")
             yield address.group()
         finally:
             process.terminate()
 
 
 def fresh_home(name: str, *, last_day: dt.date, days: int) -> tuple[Path, Path]:
-    """Return a folder for an Airflow and a warehouse newly made in it."""
+    """Return a folder for an Airflow home, and the path of a new warehouse in it."""
     home = ROOT / name
     home.mkdir(exist_ok=True)
     warehouse = home / "warehouse.db"

@@ -1,4 +1,4 @@
-"""A utility's warehouse, small: a SQLite table with a dozen outcomes of field work a day."""
+"""Small warehouse of a utility: a SQLite table with the outcomes of field work, twelve rows a day."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ DAY = [
         "594333",
         1252,
     ),
-    # The crew's note is missing, and Ropo One needs the reason.
+    # The remark is missing, but Ropo One needs the reason.
     ("07", "643007572062443726", "not cut off", "10:58:20", "A125200", "555660b", None, "594340", 1255),
     ("08", "643007572062443733", "reconnected", "11:20:45", "A125307", "555671b", None, "594021", 1201),
-    # Not a place that Ropo One knows.
+    # A usage place that Ropo One does not know.
     ("09", "UNKNOWN-7781", "cut off", "12:44:09", "A125400", "555680b", None, "594350", 1258),
     ("10", "643007572062443740", "cut off", "13:02:00", "A125555", "555699b", None, "594361", 1260),
     (
@@ -66,9 +66,10 @@ DAY = [
 
 
 def make_warehouse(path: Path, *, last_day: dt.date, days: int = 1) -> None:
-    """Make the table with the outcomes of some days, each loaded in the evening.
+    """Create the table with the outcomes of some days, each day loaded in its evening.
 
-    :param last_day: the last of them.
+    :param last_day: the last of these days.
+    :param days: the number of days.
     """
     path.unlink(missing_ok=True)
     with closing(sqlite3.connect(path)) as database:

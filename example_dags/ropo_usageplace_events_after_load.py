@@ -1,8 +1,8 @@
-"""Report to Ropo One as soon as the warehouse table of field work outcomes has been loaded.
+"""Report to Ropo One as soon as the warehouse table with the outcomes of field work has been loaded.
 
-The DAG that loads the table names it as an outlet: ``outlets=[Asset("warehouse://field_work_outcome")]``. A run
-that an asset triggers has no dates of its own, so the query looks back three days from the run's start, and the ledger
-drops what is at Ropo One already: what a run that failed has left behind, the next one takes along.
+The DAG that loads the table has it as an outlet: ``outlets=[Asset("warehouse://field_work_outcome")]``. A run that is
+triggered by an asset has no dates of its own. Therefore the query looks back three days from the run's start, and the
+ledger skips the events that are already at Ropo One. Events that a failed run did not send are sent by the next run.
 """
 
 from __future__ import annotations

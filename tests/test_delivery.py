@@ -22,7 +22,7 @@ UNWELL = RopoServerError("HTTP 503", status_code=503)
 SILENT = RopoTimeoutError("no answer in 30 s")
 AWAY = RopoConnectError("no route to host")
 REFUSED = RopoAuthenticationError("sign-in refused", status_code=401)
-SILENCE = " (an earlier attempt went may_have_arrived and may have arrived)"
+SILENCE = " (an earlier attempt went unanswered and may have arrived)"
 
 
 def test_delivery_of_an_invalid_row() -> None:

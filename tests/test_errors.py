@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,33 +19,15 @@ from airflow_provider_ropo.errors import (
     RopoLedgerError,
     RopoRateLimitError,
     RopoRejectedError,
-    RopoResponseError,
     RopoServerError,
     RopoTimeoutError,
-    RopoTransportError,
     RopoUnavailableError,
     SupersededError,
 )
 
-# Class, its parent, and whether another attempt is worth it.
-TREE = [
-    (RopoError, Exception, False),
-    (RopoConfigurationError, RopoError, False),
-    (InvalidRowError, RopoError, False),
-    (RopoTransportError, RopoError, True),
-    (RopoConnectError, RopoTransportError, True),
-    (RopoTimeoutError, RopoTransportError, True),
-    (RopoResponseError, RopoError, False),
-    (RopoAuthenticationError, RopoResponseError, False),
-    (RopoRateLimitError, RopoResponseError, True),
-    (RopoRejectedError, RopoResponseError, False),
-    (RopoServerError, RopoResponseError, True),
-    (RopoUnavailableError, RopoError, True),
-    (RopoLedgerError, RopoError, True),
-    (SupersededError, RopoLedgerError, True),
-    (DeliveriesFailedError, RopoError, False),
+ERRORS: list[type[RopoError]] = [
+    each for each in vars(errors).values() if isinstance(each, type) and each.__module__ == errors.__name__
 ]
-
 RESPONSE: dict[str, Any] = {"status_code": 400, "detail": "Bad: code", "retry_after": 2.5, "event_id": "e1"}
 
 SAMPLES = [
@@ -57,28 +40,37 @@ SAMPLES = [
     RopoRateLimitError("slower", **RESPONSE),
     RopoRejectedError("no", **RESPONSE),
     RopoServerError("unwell", **RESPONSE),
+    RopoUnavailableError("nothing gets through", retry_after=120.0),
+    RopoLedgerError("the ledger could not be read"),
+    SupersededError("a later try of this task instance is at work"),
     DeliveriesFailedError("1 of 2", summary={"rows": 2, "delivered": 1}),
 ]
 
 
-@pytest.mark.parametrize(("error", "parent", "transient"), TREE, ids=lambda value: getattr(value, "__name__", ""))
-def test_tree(error: type[RopoError], parent: type[Exception], transient: bool) -> None:  # noqa: FBT001
-    """Every error has its place in the tree, and says whether another attempt is worth it."""
-    assert (parent, transient) == (error.__base__, error.transient)
+def drawn_tree() -> list[tuple[str, str, bool]]:
+    """Read the drawing in the module's docstring: each class's name, its parent's, and whether it is transient.
+
+    A class that the drawing calls neither permanent nor transient is as its parent is.
+    """
+    tree: list[tuple[str, str, bool]] = []
+    ancestors: list[tuple[str, bool]] = [("Exception", False)]
+    for line in (errors.__doc__ or "").splitlines():
+        if drawn := re.match(r"    ([│├└─ ]*)(\w+Error)\b(.*)", line):
+            branch, name, words = drawn.groups()
+            depth = 1 + len(branch) // 4
+            parent, inherited = ancestors[depth - 1]
+            said = re.search(r"\b(permanent|transient)$", words)
+            transient = said[1] == "transient" if said else inherited
+            ancestors[depth:] = [(name, transient)]
+            tree.append((name, parent, transient))
+    return tree
 
 
-def test_tree_is_whole() -> None:
-    """No error class stands outside the tree that the tests and the documentation know."""
-    defined = {value for value in vars(errors).values() if isinstance(value, type)}
+def test_tree_is_as_drawn() -> None:
+    """Every error has the parent, and is as transient, as the drawing that the documentation shows."""
+    actual = [(each.__name__, each.__mro__[1].__name__, each.transient) for each in ERRORS]
 
-    assert {error for error, _, _ in TREE} == {error for error in defined if issubclass(error, Exception)}
-
-
-def test_tree_is_drawn() -> None:
-    """The picture at the top of the file names every class."""
-    drawing = errors.__doc__ or ""
-
-    assert [] == [error.__name__ for error, _, _ in TREE if f" {error.__name__} " not in drawing]
+    assert sorted(drawn_tree()) == sorted(actual)
 
 
 def pickled(error: RopoError) -> RopoError:
@@ -86,15 +78,15 @@ def pickled(error: RopoError) -> RopoError:
     return twin
 
 
-@pytest.mark.parametrize("error", [error for error, _, _ in TREE], ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_only_silence_leaves_an_event_open(error: type[RopoError]) -> None:
     """By its class alone, only a request without an answer may have arrived."""
     assert (error is RopoTimeoutError) == error().may_have_arrived
 
 
 @pytest.mark.parametrize("travel", [pickled, copy.copy])
-def test_an_event_that_may_have_arrived_still_may_elsewhere(travel: Callable[[RopoError], RopoError]) -> None:
-    """What one answer says about an event goes along with its error."""
+def test_may_have_arrived_is_kept_in_a_copy(travel: Callable[[RopoError], RopoError]) -> None:
+    """The flag ``may_have_arrived`` of one error is kept when the error is copied."""
     error = RopoServerError("a gateway got no answer", **RESPONSE)
     error.may_have_arrived = True
 
@@ -106,8 +98,8 @@ def test_an_event_that_may_have_arrived_still_may_elsewhere(travel: Callable[[Ro
 
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("travel", [pickled, copy.copy])
-def test_errors_travel(error: RopoError, travel: Callable[[RopoError], RopoError]) -> None:
-    """An error is the same, with all its data, after it went to another process."""
+def test_errors_can_be_copied(error: RopoError, travel: Callable[[RopoError], RopoError]) -> None:
+    """A copied or pickled error has the same class, message and data."""
     twin = travel(error)
 
     assert type(error) is type(twin)
@@ -116,7 +108,7 @@ def test_errors_travel(error: RopoError, travel: Callable[[RopoError], RopoError
 
 
 def test_invalid_row_names_row_column_and_reason() -> None:
-    """A message about a row says which row, which column and why."""
+    """A message about a row names the row, the column and the reason."""
     error = InvalidRowError("row 7 (id e1)", "status", "is missing", event_id="e1")
 
     assert "row 7 (id e1): status: is missing" == str(error)

@@ -1,4 +1,4 @@
-"""Ropo One's two calls: sign in, and post an event."""
+"""Client of Ropo One's two calls: sign in, and post an event."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from airflow_provider_ropo.errors import (
 
 
 class RopoClient:
-    """Signs in and posts events; safe to share between threads, each of which has connections of its own.
+    """Client that signs in and posts events; safe to share between threads, each of which has connections of its own.
 
-    :param settings: where and as whom.
-    :param on_token: told every new token, so that it can be kept out of logs.
-    :param clock: seconds, from any start.
+    :param settings: the server and the credentials.
+    :param on_token: called with every new token, so that it can be kept out of logs.
+    :param clock: returns seconds, from any start.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class RopoClient:
         self._transport = Transport(settings)
 
     def sign_in(self) -> dt.datetime:
-        """Make sure that there is a token (``POST /token``, API reference "Auth").
+        """Sign in, unless there is a valid token (``POST /token``, API reference "Auth").
 
-        :return: until when it is good, by this machine's clock, in UTC.
+        :return: when the token expires, by this machine's clock, in UTC.
         :raises RopoAuthenticationError: if Ropo One refuses the customer number or the API code.
-        :raises RopoError: if it gives no sensible answer.
+        :raises RopoError: if there is no response, or one that makes no sense.
         """
         token = self._token_cache.get()
         left = token.issued + token.lifetime - self._clock()
@@ -56,14 +56,16 @@ class RopoClient:
 
         A 401 is answered with one fresh token and the same event again.
 
-        :raises RopoError: the one error of the tree that tells what happened.
+        :raises RopoError: the class tells whether the event was rejected, was not sent, or may have arrived.
         """
         token = self._token_cache.get()
         result = self._post_event(payload, token)
         if isinstance(result, RopoAuthenticationError):
             result = self._post_event(payload, self._token_cache.get(rejected=token))
         if isinstance(result, RopoAuthenticationError):
-            raise self._named(result, "refuses even a fresh token; ask Ropo support whether the API code may report")
+            raise self._named(
+                result, "refuses even a fresh token; ask Ropo support whether this API code may post events"
+            )
         if isinstance(result, RopoResponseError):
             raise result
         return result
@@ -73,11 +75,11 @@ class RopoClient:
         self._transport.close()
 
     def _post_event(self, payload: Mapping[str, Any], token: Token) -> Receipt | RopoResponseError:
-        answer = self._transport.post("/rest/usageplace/event", payload, token.value)
-        return interpret_response(*answer, now=dt.datetime.now(dt.UTC), secrets=self._secrets(payload, token))
+        response = self._transport.post("/rest/usageplace/event", payload, token.value)
+        return interpret_response(*response, now=dt.datetime.now(dt.UTC), secrets=self._secrets(payload, token))
 
     def _secrets(self, payload: Mapping[str, Any], token: Token) -> Iterator[str]:
-        """Yield what an answer may quote and a log must not; worked out only where there is something to say."""
+        """Yield what a response may quote and a log must not; only computed for a response with an error text."""
         yield token.value
         yield self._settings.apicode
         yield from personal_data(payload)
@@ -86,11 +88,11 @@ class RopoClient:
         settings, issued = self._settings, self._clock()
         credentials = {"cid": settings.cid, "apicode": settings.apicode}
         try:
-            answer = self._transport.post("/rest/token", credentials)
+            response = self._transport.post("/rest/token", credentials)
         except RopoTransportError as error:
-            # Whatever became of the sign-in, no event left with it.
-            raise RopoConnectError(f"signing in: {error}") from error
-        value = read_token(*answer, now=dt.datetime.now(dt.UTC), secrets=(settings.apicode,))
+            # Even if the sign-in arrived, no event was sent with it.
+            raise RopoConnectError(f"signing in: {error}") from None
+        value = read_token(*response, now=dt.datetime.now(dt.UTC), secrets=(settings.apicode,))
         if isinstance(value, RopoAuthenticationError):
             raise self._named(
                 value,

@@ -1,6 +1,6 @@
-"""What an answer of Ropo One means: pure functions from status, headers and body to a value or an error.
+"""Interpretation of Ropo One's responses: pure functions from status, headers and body to a value or an error.
 
-The answers are those of the API reference, pages "Auth", "Usageplace" and "Models"; what the documentation
+The responses are those of the API reference, pages "Auth", "Usageplace" and "Models"; what the documentation
 leaves open is decided on the safe side: only a plain success counts as delivered.
 """
 
@@ -24,13 +24,13 @@ from airflow_provider_ropo.errors import (
 )
 
 _LONGEST_DETAIL = 300
-#: These tell nothing about anybody.
+#: These hold no personal data.
 _GUIDES_DESCRIPTIONS = {"Usage place disconnected", "Usage place connected"}
-#: To leave out a shorter one would spoil the answer's own words.
+#: To mask a shorter one would spoil the response's own words.
 _SHORTEST_DESCRIPTION = 4
-#: A gateway's word that nothing came back from behind it, though something may have gone there.
+#: A gateway got no response from the server behind it, but may have forwarded the request.
 _GATEWAY_UNANSWERED = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
-#: What a body may begin with before it says anything: blanks, and the byte order marks of UTF-8 and UTF-16.
+#: What may precede a body's text: blanks, and the byte order marks of UTF-8 and UTF-16.
 _BEFORE_WORDS = b" \t\r\n\v\f\x00\xef\xbb\xbf\xfe\xff"
 
 
@@ -52,11 +52,11 @@ def interpret_response(
     now: dt.datetime,
     secrets: Iterable[str] = (),
 ) -> Receipt | RopoResponseError:
-    """Turn the answer to a posted event into a receipt or an error.
+    """Return the receipt or the error that the response to a posted event means.
 
-    :param headers: the answer's headers, letter case aside.
-    :param now: the time it came, for a ``Retry-After`` that is a date.
-    :param secrets: what must not be in a log, should the answer quote it.
+    :param headers: the response's headers, letter case aside.
+    :param now: the time of the response, for a ``Retry-After`` that is a date.
+    :param secrets: what must not be in a log, should the response quote it.
     """
     if not 200 <= status_code < 300:
         error = _refusal(status_code, headers, body, now, secrets)
@@ -67,13 +67,13 @@ def interpret_response(
         return Receipt(status_code)
     if _is_page(headers, body):
         return RopoServerError(
-            f"HTTP {status_code} with a web page instead of Ropo One's empty answer; what answers there?",
+            f"HTTP {status_code} with a web page instead of Ropo One's empty response; check Server (host)",
             status_code=status_code,
         )
     if _is_problem(body):
         detail = _detail(headers, body, secrets)
         return RopoServerError(
-            f"HTTP {status_code} with a problem instead of Ropo One's empty answer: {detail or 'no detail'}",
+            f"HTTP {status_code} with a problem instead of Ropo One's empty response: {detail or 'no detail'}",
             status_code=status_code,
             detail=detail,
         )
@@ -88,7 +88,7 @@ def read_token(
     now: dt.datetime,
     secrets: Iterable[str] = (),
 ) -> str | RopoResponseError:
-    """Turn the answer to a sign-in into the token or an error; here, every refusal is about the credentials."""
+    """Return the token or the error that the response to a sign-in means; a rejection is about the credentials."""
     if 200 <= status_code < 300:
         token = _json_object(body).get("token")
         if isinstance(token, str) and token.isascii() and token.isprintable() and token.strip():
@@ -115,7 +115,7 @@ def _refusal(
 
 
 def personal_data(payload: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a payload says about a customer, which an answer may quote."""
+    """Yield the personal data of a payload, which a response may quote."""
     yield from (str(payload[key]) for key in ("customernumber", "contract_no") if key in payload)
     description = payload.get("description") or ""
     if len(description) >= _SHORTEST_DESCRIPTION and description not in _GUIDES_DESCRIPTIONS:
@@ -144,12 +144,12 @@ def _phrase(status_code: int) -> str:
 
 
 def _detail(headers: Mapping[str, str], body: bytes, secrets: Iterable[str]) -> str:
-    """Return what an ``HttpApiProblem`` or an ``AuthError`` says for itself, on one line."""
+    """Return the text of an ``HttpApiProblem`` or an ``AuthError``, on one line."""
     if _is_page(headers, body):
         return ""
     problem = _json_object(body)
-    said = [problem.get(key) for key in ("title", "detail", "errorText")]
-    text = ": ".join(_one_line(part) for part in said if isinstance(part, str) and part.strip())
+    texts = [problem.get(key) for key in ("title", "detail", "errorText")]
+    text = ": ".join(_one_line(part) for part in texts if isinstance(part, str) and part.strip())
     # Before it is shortened: the first half of a token would not be recognised any more.
     for secret in sorted(map(_one_line, secrets), key=len, reverse=True):
         if secret:
@@ -171,13 +171,13 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
-    # Some servers call an empty answer text/html: that is no page.
+    # Some servers call an empty body text/html: that is no page.
     text = body.lstrip(_BEFORE_WORDS)
     return bool(text) and ("html" in headers.get("Content-Type", "").casefold() or text[:1] == b"<")
 
 
 def _is_problem(body: bytes) -> bool:
-    """Tell whether a body is an ``HttpApiProblem`` or an ``AuthError``, whatever status it came with."""
+    """Return whether a body is an ``HttpApiProblem`` or an ``AuthError``, whatever its status."""
     problem = _json_object(body)
     status = problem.get("status")
     return problem.get("errorId") is not None or (isinstance(status, int) and status >= HTTPStatus.BAD_REQUEST)

@@ -1,4 +1,4 @@
-"""The token that every call but the sign-in carries, renewed in time and by one thread for all."""
+"""Cache of the token that every call but the sign-in carries, renewed in time by one thread for all."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LONGEST_LIFETIME = 366 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and how long it is good.
+    """Token and its lifetime.
 
     :param value: the JWT itself; never shown.
     :param lifetime: seconds from its issue.
-    :param issued: the clock's reading just before it was asked for.
+    :param issued: the clock's reading just before it was requested.
     """
 
     value: str = field(repr=False)
@@ -33,12 +33,12 @@ class Token:
     issued: float
 
     def needs_renewal(self, now: float) -> bool:
-        """Is it time to sign in again?"""
+        """Return whether it is time to sign in again."""
         return now - self.issued >= self.lifetime - min(RENEWAL_MARGIN, self.lifetime / 10)
 
 
 def lifetime_of(token: str, now: float) -> float:
-    """Return for how many seconds a fresh JWT is good, by its own claims where it has them (RFC 7519).
+    """Return the lifetime of a fresh JWT in seconds, from its own claims where it has them (RFC 7519).
 
     ``iat`` is preferred to the own clock, so that a worker whose clock is off does not sign in all the time.
 
@@ -54,10 +54,10 @@ def lifetime_of(token: str, now: float) -> float:
 
 
 class TokenCache:
-    """Hands out one token to all threads; whoever needs a new one first fetches it, the others wait for that.
+    """Cache of one token for all threads; the first that needs a new one fetches it, the others wait for that.
 
-    :param fetch: signs in.
-    :param clock: seconds, from any start.
+    :param fetch: signs in and returns the new token.
+    :param clock: returns seconds, from any start.
     """
 
     def __init__(self, fetch: Callable[[], Token], clock: Callable[[], float]) -> None:
@@ -68,10 +68,10 @@ class TokenCache:
         self._refusal: RopoAuthenticationError | None = None
 
     def get(self, *, rejected: Token | None = None) -> Token:
-        """Return a token that is good.
+        """Return a valid token.
 
         :param rejected: a token that was refused; it is not handed out again.
-        :raises RopoError: whatever signing in raised; a refusal is final.
+        :raises RopoError: the error of signing in; a refusal is final, and raised to every later caller.
         """
         with self._lock:
             if self._refusal is not None:
@@ -81,7 +81,7 @@ class TokenCache:
                 try:
                     token = self._token = self._fetch()
                 except RopoAuthenticationError as error:
-                    # Nobody is given the one that is kept: each raise adds to an error where it was raised.
+                    # A copy is kept, and copies are raised: each raise adds its traceback to the error itself.
                     self._refusal = copy.copy(error)
                     raise
             return token

@@ -1,6 +1,6 @@
-"""Ropo One as an asset: ``ropo://rc.ropo24.fi/usageplace/event`` is what it has been told there.
+"""Assets for Ropo One: ``ropo://rc.ropo24.fi/usageplace/event`` means the events reported to that server.
 
-Imports nothing heavy: Airflow loads it with every DAG that names such an asset.
+Imports nothing that is slow to load: Airflow loads this module with every DAG that uses such an asset.
 (https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html)
 """
 
@@ -18,10 +18,10 @@ PATH = "/usageplace/event"
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Return the one form of an asset's URI: the server in small letters, its port unless it is 443, and the path.
+    """Return the normalized form of an asset's URI: server in lower case, port unless it is 443, and path.
 
     :param uri: as the DAG's author wrote it; Airflow has dropped the fragment and slashes at the end.
-    :raises ValueError: if it names no server, or something else than the events of usage places.
+    :raises ValueError: if it has no server, or is not the URI of usage place events.
     """
     if not uri.hostname:
         raise ValueError("URI format ropo:// must contain a server, as in ropo://rc.ropo24.fi/usageplace/event")
@@ -35,10 +35,10 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 
 def create_asset(*, host: str, extra: dict[str, Any] | None = None) -> Asset:
-    """Return the asset of a server; hook lineage asks for it by scheme.
+    """Return the asset of a server; hook lineage finds this function by the scheme.
 
     :param host: such as ``rc.ropo24.fi``, with a port if it is not 443.
-    :raises ValueError: if that is no server.
+    :raises ValueError: if that is not a server.
     """
     from airflow.providers.common.compat.sdk import Asset
 
@@ -46,7 +46,7 @@ def create_asset(*, host: str, extra: dict[str, Any] | None = None) -> Asset:
 
 
 def dataset_of(server: str) -> Dataset:
-    """Return a server's dataset, as OpenLineage names it.
+    """Return the OpenLineage dataset of a server.
 
     :param server: its address, such as ``https://rc.ropo24.fi``, or an asset's URI.
     """
@@ -57,5 +57,5 @@ def dataset_of(server: str) -> Dataset:
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> Dataset:  # noqa: ARG001 - Airflow's signature
-    """Return an asset as OpenLineage names it."""
+    """Return the OpenLineage dataset of an asset."""
     return dataset_of(asset.uri)

@@ -1,4 +1,4 @@
-"""What the commands of ``airflow ropo`` do."""
+"""The functions behind the commands of ``airflow ropo``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from airflow_provider_ropo.reporting.summary import DeliverySummary
 @suppress_logs_and_warning
 @providers_configuration_loaded
 def check(args: Namespace) -> None:
-    """Sign in, and say what came of it."""
+    """Sign in and print the result."""
     with one_line_errors(args):
         good, message = RopoHook(args.conn_id).test_connection()
     if not good:
@@ -38,7 +38,7 @@ def check(args: Namespace) -> None:
 @suppress_logs_and_warning
 @providers_configuration_loaded
 def preview(args: Namespace) -> None:
-    """Show what a task would post; exit with 1 where the task would be red."""
+    """Show what a task would post; exit with 1 if the task would fail."""
     with one_line_errors(args):
         task = find_task(args.dag_id, args.task_id, args.bundle_name)
         run = simulate_run(task.dag, args.date, args.conf)
@@ -46,11 +46,11 @@ def preview(args: Namespace) -> None:
         with without_supervisor():
             operator, context = render(task, run, args.map_index)
             with set_current_context(context):
-                summary, _ = operator.deliver(context, preview=True)
-    _print_payloads(summary)
-    print(summary)
-    is_empty = not summary.rows and operator.on_empty == "fail"
-    if is_empty or summary.failure(operator.max_failed) is not None:
+                result = operator.deliver(context, preview=True)
+    _print_payloads(result.summary)
+    print(result.summary)
+    is_empty = not result.summary.rows and operator.on_empty == "fail"
+    if is_empty or result.failure is not None:
         raise SystemExit(1)
 
 
@@ -68,9 +68,9 @@ def _print_payloads(summary: DeliverySummary) -> None:
 @suppress_logs_and_warning
 @providers_configuration_loaded
 def ledger(args: Namespace) -> None:
-    """List what is not delivered."""
+    """List the events that are not delivered."""
     with one_line_errors(args):
-        # One more than is shown, to know whether that is all.
+        # One more than is shown, to know whether there are more.
         events = not_delivered(args.conn_id, args.table, args.limit + 1)
     AirflowConsole().print_as(data=events[: args.limit], output=args.output)
     if len(events) > args.limit:
@@ -79,8 +79,8 @@ def ledger(args: Namespace) -> None:
 
 @contextmanager
 def one_line_errors(args: Namespace) -> Iterator[None]:
-    """End the command with what went wrong in one sentence; with ``--verbose``, with the traceback."""
-    # Connections and variables come from Airflow's database, too, as in Airflow's own commands.
+    """Turn an error into one line and exit code 1; with ``--verbose``, raise it with its traceback."""
+    # Connections and variables are read from Airflow's database, too, as in Airflow's own commands.
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     try:
         yield

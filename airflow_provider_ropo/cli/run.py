@@ -1,7 +1,7 @@
-"""A run that is only imagined: what a task would be given in it, with nothing in Airflow's database.
+"""Simulated DAG run: the template context a task would get, without a run in Airflow's database.
 
-As ``airflow tasks render`` does: a DAG run that is never saved, and a template context made of it. What only a real
-run has, the outputs of other tasks above all, is not there.
+This is how ``airflow tasks render`` works: a DAG run that is never saved, and a template context made from it. What
+only a real run has, such as the outputs of other tasks, is missing.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 
 
 class Run(NamedTuple):
-    """An imagined run, and its window in words."""
+    """A simulated DAG run, and a text that describes it and its data interval."""
 
     dag_run: DagRun
     window: str
 
 
-def find_task(dag_id: str, task_id: str, bundle_names: list[str] | None) -> Any:  # noqa: ANN401 - mapped or not
-    """Read the DAG bundles for a task that reports events.
+def find_task(dag_id: str, task_id: str, bundle_names: list[str] | None) -> Any:
+    """Find a task that reports events in the DAG bundles.
 
-    :raises RopoConfigurationError: if there is none.
+    :raises RopoConfigurationError: if there is no such task.
     """
     manager = DagBundlesManager()
     bundles = list(map(manager.get_bundle, bundle_names)) if bundle_names else list(manager.get_all_dag_bundles())
@@ -52,7 +52,7 @@ def find_task(dag_id: str, task_id: str, bundle_names: list[str] | None) -> Any:
     raise RopoConfigurationError(f"there is no DAG {dag_id!r} in the DAG bundles ({names}){hint}")
 
 
-def _task_of(dag: DAG, task_id: str) -> Any:  # noqa: ANN401
+def _task_of(dag: DAG, task_id: str) -> Any:
     tasks: dict[str, Any] = {name: task for name, task in dag.task_dict.items() if _reports(task)}
     if task_id not in tasks:
         what = "reports no events to Ropo One" if task_id in dag.task_dict else "is not there"
@@ -62,12 +62,12 @@ def _task_of(dag: DAG, task_id: str) -> Any:  # noqa: ANN401
     return tasks[task_id]
 
 
-def _reports(task: Any) -> bool:  # noqa: ANN401
+def _reports(task: Any) -> bool:
     return issubclass(task.operator_class if task.is_mapped else type(task), UsageplaceEventOperator)
 
 
 def simulate_run(dag: DAG, logical_date: str, conf: str | None) -> Run:
-    """Return the run of a DAG with that logical date: the scheduled one, or else one triggered by hand.
+    """Return a simulated run of a DAG with this logical date: scheduled if the schedule has it, otherwise manual.
 
     :param conf: a JSON object.
     :raises RopoConfigurationError: if the date or the configuration cannot be read.
@@ -93,15 +93,15 @@ def simulate_run(dag: DAG, logical_date: str, conf: str | None) -> Run:
     return Run(dag_run, f"{kind}, data interval {interval.start} to {interval.end}")
 
 
-def render(task: Any, run: Run, map_index: int) -> tuple[UsageplaceEventOperator, Any]:  # noqa: ANN401
-    """Render a task's templates as in that run; return the operator, and the context for it.
+def render(task: Any, run: Run, map_index: int) -> tuple[UsageplaceEventOperator, Any]:
+    """Render a task's templates as in this run; return the operator and its context.
 
     :param map_index: which instance of a mapped task; -1 for others.
-    :raises RopoConfigurationError: if a mapped task comes without one, or another with one.
+    :raises RopoConfigurationError: if a mapped task is given no index, or another task is given one.
     """
     if task.is_mapped != (map_index >= 0):
-        which = "is mapped: say with --map-index which of it" if task.is_mapped else "is not mapped: leave --map-index"
-        raise RopoConfigurationError(f"task {task.task_id!r} {which}")
+        problem = "is mapped: choose an instance with" if task.is_mapped else "is not mapped: remove"
+        raise RopoConfigurationError(f"task {task.task_id!r} {problem} --map-index")
     ti = RuntimeTaskInstance.model_construct(
         id=uuid.uuid4(),
         task_id=task.task_id,
@@ -116,7 +116,7 @@ def render(task: Any, run: Run, map_index: int) -> tuple[UsageplaceEventOperator
     context: Any = ti.get_template_context()
     ti.render_templates(context)
     operator = context["task"]
-    # What a run leaves behind for Airflow's pages has nowhere to go.
+    # A simulated run has no place to publish a report to.
     operator.do_xcom_push = False
     context.pop("task_state_store", None)
     return operator, context
@@ -124,19 +124,19 @@ def render(task: Any, run: Run, map_index: int) -> tuple[UsageplaceEventOperator
 
 @contextmanager
 def without_supervisor() -> Iterator[None]:
-    """Let a task that needs more than an imagined run can give fail in a sentence.
+    """Turn the failure of a task that needs the supervisor of a real run into a configuration error.
 
-    :raises RopoConfigurationError: if it asks for what the supervisor of a real run answers.
+    :raises RopoConfigurationError: if the task asks for something that only the supervisor can answer.
     """
     try:
         yield
     except ImportError as error:
-        # How Airflow's task runner notices that there is none.
+        # How Airflow's task runner finds that there is no supervisor.
         if "SUPERVISOR_COMMS" not in str(error):
             raise
         raise RopoConfigurationError(
-            "the task asks for what only a run has, such as what another task hands over; preview it in a run, with "
-            "the task's `preview`"
+            "the task needs something that only a real run has, such as the output of another task; preview it in a "
+            "run, with the task's `preview`"
         ) from error
 
 
@@ -144,7 +144,7 @@ def _date(text: str) -> DateTime:
     try:
         date: DateTime = timezone.convert_to_utc(timezone.parse(text))
     except ValueError:
-        raise RopoConfigurationError(f"{text!r} is no date such as 2026-01-14 or 2026-01-14T05:00+02:00") from None
+        raise RopoConfigurationError(f"{text!r} is not a date such as 2026-01-14 or 2026-01-14T05:00+02:00") from None
     return date
 
 
@@ -159,8 +159,8 @@ def _conf(text: str | None) -> dict[str, Any]:
 
 
 def _interval_of(dag: DAG, date: DateTime) -> tuple[DataInterval, bool]:
-    """Return a run's data interval, and whether it is one that the schedule makes."""
-    # Only the scheduler's side of a DAG knows its runs.
+    """Return a run's data interval, and whether the run is a scheduled one."""
+    # Only the serialized DAG, as the scheduler has it, knows its scheduled runs.
     scheduled = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     for info in scheduled.iter_dagrun_infos_between(date, date):
         if info.logical_date == date and info.data_interval is not None:

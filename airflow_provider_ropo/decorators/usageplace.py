@@ -1,4 +1,4 @@
-"""``@task.ropo_usageplace_events``: what a function returns or yields arrives at Ropo One."""
+"""``@task.ropo_usageplace_events``: report the rows that a function returns or yields to Ropo One."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_ropo.errors import RopoConfigurationError, RopoError
+from airflow_provider_ropo.errors import RopoConfigurationError
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
-from airflow_provider_ropo.reporting.summary import DeliverySummary
+from airflow_provider_ropo.pipeline import RunResult
 from airflow_provider_ropo.task.data_interval import OTHER_DATES, RUN_DATES, RunDates
 from airflow_provider_ropo.task.redaction import Redacted, RedactedRows, redact, unredacted
 
-#: The operator's parameters that say where rows come from: here, that is the function.
+#: The operator's parameters for the source of the rows, which is the function here.
 _NOT_HERE = ("sql", "sql_conn_id", "parameters", "sql_hook_params", "events")
 
 
-def usageplace_events_task(python_callable: Callable[..., Any] | None = None, **parameters: Any) -> TaskDecorator:  # noqa: ANN401
+def usageplace_events_task(python_callable: Callable[..., Any] | None = None, **parameters: Any) -> TaskDecorator:
     """Report each row mapping that a function returns or yields to Ropo One.
 
     The rows go into the operator's temporary files, never into XCom: the task's ``return_value`` is the counts. A
-    generator is read to its end, row by row, before the first post; what it raises ends the task with nothing posted.
+    generator is read to its end, row by row, before the first post; if it raises, the task ends with nothing posted.
 
     :param python_callable: the function; it takes arguments and the context as ``@task``'s does.
     :param parameters: those of :class:`~airflow_provider_ropo.operators.usageplace.UsageplaceEventOperator` but the
-        ones that say where rows come from, and any of ``BaseOperator``.
+        ones for the source of the rows, and any of ``BaseOperator``.
     :raises RopoConfigurationError: when the DAG is parsed, if the parameters cannot work.
     """
     return task_decorator_factory(
@@ -42,7 +42,7 @@ def usageplace_events_task(python_callable: Callable[..., Any] | None = None, **
 
 
 class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperator):
-    """The operator behind the decorator: the function gives the rows.
+    """Operator behind the decorator: the rows come from the function.
 
     :param python_callable: the function.
     :param op_args: its positional arguments, templated.
@@ -53,7 +53,7 @@ class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperato
         *DecoratedOperator.template_fields,
         *(name for name in UsageplaceEventOperator.template_fields if name not in _NOT_HERE),
     )
-    # An argument that ends in .sql is the function's business.
+    # An argument that ends in .sql is a value for the function, not a template file.
     template_ext: Sequence[str] = ()
     template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
     custom_operator_name = "@task.ropo_usageplace_events"
@@ -64,39 +64,39 @@ class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperato
         python_callable: Callable[..., Any],
         op_args: Collection[Any] | None = None,
         op_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,  # noqa: ANN401 - the operator's, and Airflow's
+        **kwargs: Any,
     ) -> None:
         for name in _NOT_HERE:
             if name in kwargs:
-                raise RopoConfigurationError(f"`{name}` has no meaning here: the function gives the rows")
+                raise RopoConfigurationError(f"`{name}` cannot be used here: the rows come from the function")
         if inspect.iscoroutinefunction(python_callable) or inspect.isasyncgenfunction(python_callable):
             raise RopoConfigurationError("the function must not be async: rows are read one after the other")
         super().__init__(
             python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, events=RedactedRows(()), **kwargs
         )
 
-    def deliver(self, context: Context, *, preview: bool) -> tuple[DeliverySummary, RopoError | None]:
-        """Read what the function gives, set in order, post."""
-        # The arguments are shown by now: the function gets them as they are.
+    def deliver(self, context: Context, *, preview: bool) -> RunResult:
+        """Read the rows of the function, sort them and post them."""
+        # Airflow has stored the rendered fields by now: the function gets the real arguments.
         self.op_args = [unredacted(value) for value in self.op_args]
         self.op_kwargs = {name: unredacted(value) for name, value in self.op_kwargs.items()}
-        self._note_dates(context)
+        self._record_dates(context)
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
-        self.events = _Given(self._source, lambda: self.python_callable(*self.op_args, **arguments))
+        self.events = _FunctionRows(self._source, lambda: self.python_callable(*self.op_args, **arguments))
         return super().deliver(context, preview=preview)
 
     def render_template(
         self,
-        content: Any,  # noqa: ANN401 - as Airflow's
+        content: Any,
         context: Context,
-        jinja_env: Any = None,  # noqa: ANN401 - as Airflow's
+        jinja_env: Any = None,
         seen_oids: set[int] | None = None,
-    ) -> Any:  # noqa: ANN401 - as Airflow's
-        """Render one value; of the function's arguments, show no more than what the DAG's author wrote."""
+    ) -> Any:
+        """Render one value; of the function's arguments, show only what the DAG's author wrote."""
         if content is self.op_kwargs and seen_oids:
-            # What other tasks handed over to a mapped task is here already, and in place: Airflow logs a field that
-            # cannot be rendered as it stands.
+            # The arguments that a mapped task got from other tasks are already in this dictionary. They are redacted in
+            # place, because Airflow logs the unrendered field if rendering fails.
             self.op_kwargs.update({name: Redacted(arg) for name, arg in content.items() if id(arg) in seen_oids})
         rendered = super().render_template(content, context, jinja_env, seen_oids)
         if content is self.op_kwargs:
@@ -106,27 +106,27 @@ class UsageplaceEventDecoratedOperator(DecoratedOperator, UsageplaceEventOperato
         return rendered
 
     @staticmethod
-    def xcom_push(context: Context, key: str, value: Any) -> None:  # noqa: ANN401 - as Airflow's
-        """Push one of the counts (``multiple_outputs``): up to Airflow 3.0, ``@task`` asks its operators to."""
+    def xcom_push(context: Context, key: str, value: Any) -> None:
+        """Push one of the counts (``multiple_outputs``); up to Airflow 3.0, ``@task`` calls this method."""
         context["ti"].xcom_push(key=key, value=value)
 
     @property
     def _source(self) -> str:
         return f"the function {self.python_callable.__name__}"
 
-    def _note_dates(self, context: Any) -> None:  # noqa: ANN401 - as the operator's
-        """Note which of the run's dates the function asks for by name, as a template's are noted."""
+    def _record_dates(self, context: Any) -> None:
+        """Record which of the run's dates are parameters of the function, as is done for templates."""
         dates = RunDates(context, self._dates_used)
         for name, parameter in inspect.signature(self.python_callable).parameters.items():
-            # One with a default is ready for a run without that date.
+            # A parameter with a default value accepts a run without that date.
             asked = name in context or parameter.default is parameter.empty
             if name in RUN_DATES | OTHER_DATES and name not in self.op_kwargs and asked:
-                # A date that is not there is noted when it is used, and to ask for it is to use it.
-                str(dates.note(name, context.get(name)))
+                # A missing date is recorded when it is converted to text; being a parameter counts as use.
+                str(dates.record(name, context.get(name)))
 
 
-class _Given(Iterable[Mapping[str, Any]]):
-    """The rows of a function, which is called when the first is wanted."""
+class _FunctionRows(Iterable[Mapping[str, Any]]):
+    """The rows of a function, which is called when iteration starts."""
 
     def __init__(self, source: str, function: Callable[[], Any]) -> None:
         self._source = source
@@ -134,10 +134,10 @@ class _Given(Iterable[Mapping[str, Any]]):
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         rows = self._function()
-        must = f"{self._source} must return or yield row mappings"
+        requirement = f"{self._source} must return or yield row mappings"
         if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-            raise RopoConfigurationError(f"{must}; it returned a {type(rows).__name__}")
+            raise RopoConfigurationError(f"{requirement}; it returned a {type(rows).__name__}")
         for number, row in enumerate(rows, 1):
             if not isinstance(row, Mapping):
-                raise RopoConfigurationError(f"{must}; item {number} is a {type(row).__name__}")
+                raise RopoConfigurationError(f"{requirement}; item {number} is a {type(row).__name__}")
             yield row

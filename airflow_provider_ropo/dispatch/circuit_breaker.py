@@ -1,4 +1,4 @@
-"""Notices that nothing gets through any more: then a run had better end, and come again later."""
+"""Circuit breaker: ends the run early when posts keep failing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoError, RopoUnavailableError
 
-#: So many events in a row that did not arrive, and none that did, are enough,
+#: The run ends after this number of events in a row that did not arrive,
 FAILURE_LIMIT = 20
-#: or so many attempts, over at least so many seconds.
+#: or after this number of failed attempts in a row, over at least this number of seconds.
 MIN_ATTEMPTS, FAILURE_WINDOW = 5, 120.0
 
 
@@ -42,7 +42,7 @@ class CircuitBreaker:
         self._failing_since = 0.0
 
     def record_attempt(self, *, failed: bool) -> None:
-        """Take note of an attempt; in vain is one that another attempt may mend."""
+        """Record an attempt; a failed one is one that another attempt may make good."""
         with self._lock:
             if failed and not self._attempts:
                 self._failing_since = self._clock()
@@ -50,7 +50,7 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Has nothing got through for long, so that another attempt would be in vain, too?"""
+        """Return whether attempts have failed for so long that another one is not worth it."""
         with self._lock:
             return self._attempts >= MIN_ATTEMPTS and self._clock() - self._failing_since >= FAILURE_WINDOW
 

@@ -1,7 +1,7 @@
-"""Send events side by side, each usage place's one after another, and remember what becomes of them.
+"""Send events side by side, each usage place's one after another, and record their delivery statuses.
 
-The calling thread reads, remembers and decides; workers do nothing but post. What is in flight is bounded, whatever
-the number of events and however many of them belong to one place.
+The calling thread reads and decides; workers do nothing but post; one more thread owns the ledger. What is on its way
+is bounded, whatever the number of events and however many of them belong to one place.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus, delivery_of, end_of
@@ -22,31 +22,48 @@ from airflow_provider_ropo.dispatch.sender import Sender
 from airflow_provider_ropo.dispatch.workers import Workers
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoLedgerError
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action, Decision
-from airflow_provider_ropo.ledger.protocol import FLUSH_INTERVAL, Ledger, Recorder
+from airflow_provider_ropo.ledger.claims import Outcome, PendingClaim
+from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action
+from airflow_provider_ropo.ledger.protocol import Ledger
+from airflow_provider_ropo.ledger.recorder import NullRecorder, Recorder
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.retry import Backoff, RetryResult
 
 log = logging.getLogger(__name__)
 
-#: Events claimed at a time: what a kill leaves unconfirmed. Of one place, no more than an eighth of them.
-CLAIM_SIZE, CLAIM_SIZE_PER_LANE = 64, 8
 #: Events looked up at a time while most of them turn out to be known: one select.
 LOOK_UP_SIZE = 500
+#: Events claimed ahead, at most, however slow the ledger and however fast the posts.
+MAX_CLAIMS = 2_000
+#: Claims a worker: the event that it posts, and one to follow,
+CLAIMS_PER_WORKER = 2
+#: next to those posted during that many rounds of the ledger: a look-up waits for the round before it, is answered
+#: by its own, and verified by the next.
+ROUNDS_AHEAD = 3
+#: Seconds that a worker is taken to be busy with an event, until the first is measured.
+EXPECTED_SECONDS = 0.05
 #: Seconds that a stop waits for what is in flight; Airflow kills after five.
 SHUTDOWN_TIMEOUT = 4.0
+#: Seconds between two looks at what else is to be done, where nothing comes in.
+IDLE_INTERVAL = 0.25
+#: The weight of the newest event in the average time that a worker is busy with one.
+_NEWEST = 0.1
+
+_STOPPED = "not sent: the run was stopped"
+
+JobResult = tuple[Job, RetryResult[object] | BaseException | None]
 
 
 class Dispatcher:
     """Sends events.
 
     :param send: posts one event; raises one of the tree's errors. Called by the workers.
-    :param on_delivery: told what became of each event, on the calling thread.
-    :param ledger: the ledger, or :class:`~airflow_provider_ropo.ledger.protocol.NullLedger`.
+    :param on_delivery: takes each event's delivery, on the calling thread.
+    :param ledger: remembers deliveries; None: nothing is remembered.
     :param max_workers: posts side by side.
     :param rate_limit: posts a second over all workers, at most.
     :param stop: set, from any thread, to end the posting soon; set when it has ended.
-    :param report: asked now and then, on the calling thread, whether it has something to say.
+    :param report: published now and then, on the calling thread.
     """
 
     def __init__(
@@ -54,7 +71,7 @@ class Dispatcher:
         send: Callable[[UsageplaceEvent], object],
         on_delivery: Callable[[Delivery], None],
         *,
-        ledger: Ledger,
+        ledger: Ledger | None,
         max_workers: int,
         stop: threading.Event,
         backoff: Backoff | None = None,
@@ -63,21 +80,32 @@ class Dispatcher:
     ) -> None:
         self._on_delivery = on_delivery
         self._report = report
-        self._ledger = ledger
-        # Lanes with an event on its way: one for each worker, and one to follow.
-        self._enough = 2 * max_workers
+        self._max_workers = max_workers
         self._stop = stop
         backoff = backoff or Backoff()
         self._circuit_breaker = CircuitBreaker(backoff.max_retry_after)
-        sender = Sender(send, backoff, RateLimiter(rate_limit), self._circuit_breaker, stop)
-        self._workers: Workers[Job, RetryResult[object] | None] = Workers(
-            lambda job: sender.deliver(job.event, job.decision), max_workers, stop
-        )
+        self._sender = Sender(send, backoff, RateLimiter(rate_limit), self._circuit_breaker, stop)
+        #: What workers and the ledger's thread hand back.
+        self._inbox: queue.SimpleQueue[JobResult | Outcome | BaseException] = queue.SimpleQueue()
+        self._workers: Workers[Job, RetryResult[object] | None] = Workers(self._work, max_workers, stop, self._answer)
+        put = self._inbox.put
+        self._recorder: Recorder | NullRecorder = Recorder(ledger, put) if ledger is not None else NullRecorder(put)
         self._lanes = Lanes(())
         self._in_flight: dict[str, Job] = {}
-        self._claimed_lanes: set[Lane] = set()
-        self._look_up = CLAIM_SIZE
-        self._recorder = Recorder(ledger)
+        #: Results that are not handled yet: an interruption may lose a message, and must not lose an answer.
+        self._answered: dict[str, JobResult] = {}
+        #: Event id → the lane of each event that is with the ledger.
+        self._with_ledger: dict[str, Lane] = {}
+        #: The same of those that are claimed and wait to be sent.
+        self._queued_in: dict[str, Lane] = {}
+        #: What was taken from the inbox last, until all of it is handled; and events that are still to end.
+        self._message: JobResult | Outcome | BaseException | None = None
+        self._refused: deque[tuple[PendingClaim, bool]] = deque()
+        self._looking_up = 0
+        self._busy_lanes: set[Lane] = set()
+        self._mostly_known = False
+        self._busy_seconds = EXPECTED_SECONDS
+        self._is_measured = False
         self._stopped_by: BaseException | None = None
 
     def run(self, lanes: Iterable[Iterable[UsageplaceEvent]]) -> None:
@@ -86,159 +114,201 @@ class Dispatcher:
         :param lanes: one usage place's events each, in the order of their time.
         :raises RopoAuthenticationError: if Ropo One refuses to let this run go on.
         :raises RopoUnavailableError: if nothing gets through.
-        :raises RopoLedgerError: if what happens cannot be remembered.
+        :raises RopoLedgerError: if deliveries cannot be recorded.
         """
         self._lanes = Lanes(lanes)
         try:
             self._workers.start()
+            self._recorder.start()
             self._post()
         except BaseException:
             try:
                 self._shutdown()
             except RopoLedgerError as error:
-                # Said, not raised: the error that is on its way says why the run ends.
-                log.error("what became of the last events is not remembered: %s", error)  # noqa: TRY400
+                # Logged, not raised: the error that is on its way is why the run ends.
+                log.error("the last deliveries are not recorded: %s", error)  # noqa: TRY400
             raise
-        self._shutdown()
+        try:
+            self._shutdown()
+        except RopoLedgerError as error:
+            if self._stopped_by is None:
+                raise
+            log.error("the last deliveries are not recorded: %s", error)  # noqa: TRY400
         if self._stopped_by is not None:
             raise self._stopped_by
 
+    def unsent(self) -> Iterator[UsageplaceEvent]:
+        """Yield the events that the run did not come to, once it has ended."""
+        yield from self._lanes.remaining(self._busy_lanes)
+
     def _post(self) -> None:
         while not self._stop.is_set():
-            supplied = self._refill()
-            if not (supplied or self._in_flight):
+            self._refill()
+            if not (self._busy_lanes or self._in_flight or self._with_ledger):
                 return
-            self._drain_results(0.0 if supplied else FLUSH_INTERVAL)
+            self._handle_inbox(IDLE_INTERVAL)
             if self._report is not None and self._report.is_due:
-                # What is known is written first: to say something may take its time.
-                self._recorder.write()
                 self._report.publish()
 
-    # What the calling thread does: keep the workers supplied …
+    def _answer(self, message: JobResult) -> None:
+        """Hand a result back, from a worker's thread."""
+        self._answered[message[0].claim.event.id] = message
+        self._inbox.put(message)
 
-    def _refill(self) -> bool:
-        """Take some of the next events, unless the workers have enough to do; return whether there were any."""
-        in_flight = len(self._in_flight)
-        if in_flight >= self._enough or self._lanes.should_batch(in_flight, CLAIM_SIZE // CLAIM_SIZE_PER_LANE):
-            return False
-        batch = self._lanes.take(self._look_up, CLAIM_SIZE_PER_LANE if self._look_up == CLAIM_SIZE else LOOK_UP_SIZE)
-        if batch:
-            left = self._triage(batch)
-            # While most events are not to be sent, look up many at a time; else as many as are claimed at a time.
-            self._look_up = LOOK_UP_SIZE if left * 2 > len(batch) else CLAIM_SIZE
-        return bool(batch)
+    def _work(self, job: Job) -> RetryResult[object] | None:
+        """Send an event, on a worker's thread, and note how long that keeps the worker busy."""
+        began = time.monotonic()
+        result = self._sender.send(job.claim)
+        took = time.monotonic() - began
+        self._busy_seconds += (_NEWEST if self._is_measured else 1.0) * (took - self._busy_seconds)
+        self._is_measured = True
+        return result
 
-    def _triage(self, batch: Sequence[tuple[Lane, UsageplaceEvent]]) -> int:
-        """Claim the events that are next, and say how those stand that are not sent; return how many these are."""
-        decisions = self._ledger.look_up([event for _, event in batch])
-        to_claim: list[Job] = []
-        shares: Counter[Lane] = Counter()
-        later: dict[Lane, list[UsageplaceEvent]] = {}
-        left = 0
-        for (lane, event), decision in zip(batch, decisions, strict=True):
-            to_send = decision.action is Action.SEND and lane.blocked_by is None
-            if lane in later or (to_send and (len(to_claim) == CLAIM_SIZE or shares[lane] == CLAIM_SIZE_PER_LANE)):
-                later.setdefault(lane, []).append(event)
-            elif to_send:
-                to_claim.append(Job(lane, event, decision))
-                shares[lane] += 1
-            else:
-                self._skip(lane, event, decision)
-                left += 1
-        if to_claim:
-            self._claim(to_claim)
-        for lane, events in later.items():
-            lane.put_back(events)
-        for lane in dict.fromkeys(lane for lane, _ in batch):
-            self._submit_next(lane)
-        return left
+    # What the calling thread does: keep the ledger and the workers supplied …
 
-    def _skip(self, lane: Lane, event: UsageplaceEvent, decision: Decision) -> None:
-        """Say how an event stands that is not sent."""
-        if decision.action is Action.SEND:
-            detail = f"waits for the earlier event {lane.blocked_by}"
-            # What may have arrived still may, and the ledger says so already.
-            self._finish_unsent(event, decision, DeliveryStatus.HELD, detail, write=not decision.unconfirmed)
+    def _refill(self) -> None:
+        """Hand the next events to the ledger, unless enough are claimed or looked up."""
+        ahead = int(ROUNDS_AHEAD * self._recorder.round_seconds / max(self._busy_seconds, 0.0001))
+        depth = min(CLAIMS_PER_WORKER + ahead, max(MAX_CLAIMS // self._max_workers, CLAIMS_PER_WORKER))
+        self._recorder.claims_per_place = depth
+        self._recorder.claim_target = target = depth * self._max_workers
+        room = target - self._recorder.open_claims - self._looking_up
+        if room <= 0:
             return
-        # What another run does, and what is at Ropo One, is that other run's to write.
-        status, write = STATUS_OF_ACTION[decision.action], decision.action is Action.UNCONFIRMED
-        self._finish(event, end_of(event, status, decision.detail), write=write)
-        if status in BLOCKING:
-            lane.blocked_by = lane.blocked_by or event.id
-
-    def _claim(self, jobs: Sequence[Job]) -> None:
-        try:
-            decisions = self._ledger.claim([(job.event, job.decision) for job in jobs])
-        except BaseException:
-            # Remembered or not: none of them has been sent.
-            for _, event, decision in jobs:
-                self._finish_unsent(event, decision, DeliveryStatus.UNDELIVERED, "not sent: the run was stopped")
-            raise
-        refused: list[Job] = []
-        lost: dict[Lane, str] = {}
-        for (lane, event, _), decision in zip(jobs, decisions, strict=True):
-            if decision.action is Action.SEND and lane not in lost:
-                lane.claimed.append((event, decision))
-                self._claimed_lanes.add(lane)
-            else:
-                refused.append(Job(lane, event, decision))
-                if decision.action is not Action.SEND and STATUS_OF_ACTION[decision.action] in BLOCKING:
-                    lost.setdefault(lane, event.id)
-        for lane, event_id in lost.items():
-            lane.blocked_by = lane.blocked_by or event_id
-        for lane, event, decision in refused:
-            if decision.action is Action.SEND:
-                self._finish_unsent(event, decision, DeliveryStatus.HELD, f"waits for the earlier event {lost[lane]}")
-            else:
-                # The ledger has written that down itself.
-                self._finish(event, end_of(event, STATUS_OF_ACTION[decision.action], decision.detail), write=False)
+        # While most events are not to be sent, many are looked up at a time.
+        count, of_a_lane = (LOOK_UP_SIZE, LOOK_UP_SIZE) if self._mostly_known else (room, depth)
+        batch = self._lanes.take(count, of_a_lane)
+        if batch:
+            for lane, event in batch:
+                self._with_ledger[event.id] = lane
+                self._busy_lanes.add(lane)
+            self._looking_up += len(batch)
+            self._recorder.look_up(
+                [event for lane, event in batch if lane.blocked_by is None],
+                [event for lane, event in batch if lane.blocked_by is not None],
+            )
 
     def _submit_next(self, lane: Lane) -> None:
         """Send a lane's next event, if none of it is in flight."""
-        if lane.claimed and not lane.in_flight and not self._stop.is_set():
-            job = Job(lane, *lane.claimed.popleft())
+        if not self._stop.is_set() and (claim := lane.pop_next()) is not None:
+            job = Job(lane, claim)
             lane.in_flight = True
-            self._in_flight[job.event.id] = job
+            self._in_flight[claim.event.id] = job
+            self._queued_in.pop(claim.event.id, None)
             self._workers.put(job)
-        if not lane.claimed:
-            self._claimed_lanes.discard(lane)
-        if len(lane.claimed) < CLAIM_SIZE_PER_LANE // 2:
+        if len(lane.queue) < CLAIMS_PER_WORKER:
             self._lanes.request_refill(lane)
+        if not lane.is_busy and not lane.unclaimed:
+            self._busy_lanes.discard(lane)
 
-    # … and take in what became of the events.
+    # … and take in what they hand back.
 
-    def _drain_results(self, timeout: float) -> None:
-        """Take in a result, unless that takes long, and whatever else has come by then."""
+    def _handle_inbox(self, timeout: float) -> None:
+        """Take in what has come, or comes soon."""
         with suppress(queue.Empty):
-            self._handle_result(*self._workers.get(timeout))
+            self._message = self._inbox.get(timeout=timeout) if timeout > 0 else self._inbox.get_nowait()
             while True:
-                self._recorder.write_if_due()
-                self._handle_result(*self._workers.get(0))
-        self._recorder.write_if_due()
+                self._handle(self._message)
+                self._message = None
+                self._message = self._inbox.get_nowait()
 
-    def _handle_result(self, job: Job, result: RetryResult[object] | BaseException | None) -> None:
-        lane, event, decision = job
-        lane.in_flight = False
-        del self._in_flight[event.id]
-        if result is None:
-            lane.claimed.appendleft((event, decision))
-            self._claimed_lanes.add(lane)
-        elif isinstance(result, BaseException):
-            self._stop_for(result)
-            self._finish(event, end_of(event, DeliveryStatus.UNCONFIRMED, "a bug broke the attempt off"))
+    def _handle(self, message: JobResult | Outcome | BaseException | None) -> None:
+        if message is None:
+            return
+        if isinstance(message, Outcome):
+            self._handle_outcome(message)
+        elif isinstance(message, BaseException):
+            self._stop_for(message)
         else:
-            delivery = delivery_of(event, result)
-            self._check_circuit(result, delivery)
-            self._finish(event, delivery)
-            if delivery.status in BLOCKING:
-                lane.blocked_by = event.id
-                self._release_lane(lane, DeliveryStatus.HELD, f"waits for the earlier event {event.id}")
+            self._handle_result(*message)
+
+    def _handle_outcome(self, outcome: Outcome) -> None:
+        """Take in what the ledger says of events: each once, should this be interrupted and come again."""
+        answers = (*outcome.refused, *outcome.ready, *outcome.postponed, *outcome.unresolved)
+        lanes = {self._with_ledger[claim.event.id]: None for claim in answers if claim.event.id in self._with_ledger}
+        looked_up = {claim.event.id for claim in answers for lane in lanes if claim.event.id in lane.looking_up}
+        if looked_up:
+            self._looking_up -= len(looked_up)
+            self._mostly_known = len(outcome.refused) * 2 > len(looked_up)
+        # What is only moved comes first: to count a delivery may be interrupted.
+        postponed: dict[Lane, list[UsageplaceEvent]] = {}
+        for claim in outcome.postponed:
+            if (lane_of := self._with_ledger.pop(claim.event.id, None)) is not None:
+                postponed.setdefault(lane_of, []).append(claim.event)
+        for lane, events in postponed.items():
+            lane.put_back(events)
+        self._refused += [(claim, claim.event.id in looked_up) for claim in outcome.refused]
+        for claim in answers:
+            if (lane_of := self._with_ledger.get(claim.event.id)) is not None:
+                lane_of.looking_up.pop(claim.event.id, None)
+        for claim in outcome.ready:
+            if claim.event.id in self._with_ledger:
+                self._take_claim(claim)
+        self._skip_refused()
+        for lane in lanes:
             self._submit_next(lane)
 
-    def _check_circuit(self, ending: RetryResult[object], delivery: Delivery) -> None:
+    def _take_claim(self, claim: PendingClaim) -> None:
+        """Queue a claim that may be sent, unless an earlier event of its place holds it back."""
+        lane = self._with_ledger[claim.event.id]
+        lane.queue[claim.event.id] = claim
+        self._queued_in[claim.event.id] = lane
+        del self._with_ledger[claim.event.id]
+        if (event_id := lane.held.get(claim.event.id)) is not None:
+            self._finish_unsent(claim, DeliveryStatus.HELD, _waits_for(event_id))
+
+    def _skip_refused(self) -> None:
+        """End the events that are not sent."""
+        while self._refused:
+            claim, at_look_up = self._refused.popleft()
+            if (lane := self._with_ledger.get(claim.event.id)) is not None:
+                self._skip(lane, claim, at_look_up=at_look_up)
+
+    def _skip(self, lane: Lane, claim: PendingClaim, *, at_look_up: bool) -> None:
+        action = claim.decision.action
+        if action is Action.SEND:
+            self._finish_unsent(claim, DeliveryStatus.HELD, _waits_for(str(lane.blocked_by)))
+            return
+        status = STATUS_OF_ACTION[action]
+        # What another run does, and what is known, is in the ledger already; so is a claim's end.
+        write = at_look_up and action in {Action.CONTENT_CHANGED, Action.UNCONFIRMED}
+        held = lane.block(claim.event.id) if status in BLOCKING else []
+        self._finish(claim, end_of(claim.event, status, claim.decision.detail), write=write)
+        self._finish_held(held, claim.event.id)
+
+    def _handle_result(self, job: Job, result: RetryResult[object] | BaseException | None) -> None:
+        lane, claim = job
+        if claim.event.id not in self._in_flight:
+            # It came too late: the event has ended as unconfirmed.
+            return
+        delivery = self._delivery_of(claim, result)
+        is_answered = isinstance(result, RetryResult)
+        held = lane.block(claim.event.id) if is_answered and delivery.status in BLOCKING else []
+        self._finish(claim, delivery)
+        self._finish_held(held, claim.event.id)
+        if is_answered:
+            self._submit_next(lane)
+
+    def _delivery_of(self, claim: PendingClaim, result: RetryResult[object] | BaseException | None) -> Delivery:
+        if result is None:
+            # The run is stopping.
+            return _unsent(claim, DeliveryStatus.UNDELIVERED, _STOPPED)
+        if isinstance(result, BaseException):
+            self._stop_for(result)
+            return end_of(claim.event, DeliveryStatus.UNCONFIRMED, "a bug broke the attempt off", attempts=1)
+        delivery = delivery_of(claim.event, result)
+        self._check_circuit(result, delivery)
+        return delivery
+
+    def _finish_held(self, claims: Iterable[PendingClaim], event_id: str) -> None:
+        """End a lane's claimed events after one that has not arrived."""
+        for claim in claims:
+            self._finish_unsent(claim, DeliveryStatus.HELD, _waits_for(event_id))
+
+    def _check_circuit(self, result: RetryResult[object], delivery: Delivery) -> None:
         """Stop if nothing more can be sent, or nothing gets through."""
         stopped = self._stop.is_set()
-        error = self._circuit_breaker.record_event(ending.result, arrived=delivery.status not in BLOCKING)
+        error = self._circuit_breaker.record_event(result.result, arrived=delivery.status not in BLOCKING)
         # Once it is to stop, attempts are broken off: that nothing gets through then means nothing.
         if error is not None and (not stopped or isinstance(error, RopoAuthenticationError)):
             self._stop_for(error)
@@ -248,40 +318,74 @@ class Dispatcher:
         self._stopped_by = self._stopped_by or error
         self._stop.set()
 
-    def _release_lane(self, lane: Lane, status: DeliveryStatus, detail: str) -> None:
-        """Let go of a lane's claimed events."""
-        while lane.claimed:
-            self._finish_unsent(*lane.claimed.popleft(), status, detail)
+    def _finish_unsent(self, claim: PendingClaim, status: DeliveryStatus, detail: str) -> None:
+        """End an event that was to be sent and is not."""
+        self._finish(claim, _unsent(claim, status, detail))
 
-    def _finish_unsent(
-        self, event: UsageplaceEvent, decision: Decision, status: DeliveryStatus, detail: str, *, write: bool = True
-    ) -> None:
-        """End an event that was to be sent and is not: what may have arrived before still may."""
-        status = DeliveryStatus.UNCONFIRMED if decision.unconfirmed else status
-        self._finish(event, end_of(event, status, detail), write=write)
-
-    def _finish(self, event: UsageplaceEvent, delivery: Delivery, *, write: bool = True) -> None:
-        # In this order: `on_delivery` may be interrupted.
+    def _finish(self, claim: PendingClaim, delivery: Delivery, *, write: bool = True) -> None:
+        # In this order: `on_delivery` may be interrupted, and the event has come to its end all the same.
         if write:
-            self._recorder.add(event, delivery)
+            self._recorder.record(claim, delivery)
+        self._forget(claim.event.id)
         self._on_delivery(delivery)
 
+    def _forget(self, event_id: str) -> None:
+        self._answered.pop(event_id, None)
+        job = self._in_flight.pop(event_id, None)
+        lane = self._with_ledger.pop(event_id, None)
+        if job is not None:
+            lane = job.lane
+            lane.in_flight = False
+        if (lane := lane or self._queued_in.pop(event_id, None)) is not None:
+            lane.drop(event_id)
+        self._queued_in.pop(event_id, None)
+
     def _shutdown(self) -> None:
-        """Wait a moment for what is in flight, let go of the rest, and remember all of it."""
+        """Wait a moment for what is in flight, let go of the rest, and record all of it."""
         self._stop.set()
         try:
+            # An interruption may have come in the middle of a message.
+            self._handle(self._message)
+            self._skip_refused()
             for job in self._workers.cancel_pending():
                 self._handle_result(job, None)
             self._await_in_flight(time.monotonic() + SHUTDOWN_TIMEOUT)
-            for lane in list(self._claimed_lanes):
-                self._release_lane(lane, DeliveryStatus.UNDELIVERED, "not sent: the run was stopped")
         finally:
             self._workers.shutdown()
-            self._recorder.write()
+            unresolved = self._recorder.finish()
+            try:
+                self._handle_inbox(0)
+                self._release_lanes(unresolved)
+            finally:
+                self._recorder.flush()
 
     def _await_in_flight(self, until: float) -> None:
-        with suppress(queue.Empty):
-            while self._in_flight:
-                self._handle_result(*self._workers.get(until - time.monotonic()))
-        for _, event, _ in self._in_flight.values():
-            self._finish(event, end_of(event, DeliveryStatus.UNCONFIRMED, "no answer yet when the run was stopped"))
+        for message in list(self._answered.values()):
+            self._handle_result(*message)
+        while self._in_flight and (left := until - time.monotonic()) > 0:
+            self._handle_inbox(left)
+        for job in list(self._in_flight.values()):
+            detail = "no answer yet when the run was stopped"
+            self._finish(job.claim, end_of(job.claim.event, DeliveryStatus.UNCONFIRMED, detail, attempts=1))
+
+    def _release_lanes(self, unresolved: Iterable[PendingClaim]) -> None:
+        """Let go of what is claimed, and take back what is not."""
+        for claim in unresolved:
+            if claim.event.id in self._with_ledger:
+                self._take_claim(claim)
+        for lane in list(self._busy_lanes):
+            for claim in [claim for claim in lane.queue.values() if claim is not None]:
+                if (event_id := lane.held.get(claim.event.id)) is None:
+                    self._finish_unsent(claim, DeliveryStatus.UNDELIVERED, _STOPPED)
+                else:
+                    self._finish_unsent(claim, DeliveryStatus.HELD, _waits_for(event_id))
+            lane.put_back(list(lane.looking_up.values()))
+
+
+def _unsent(claim: PendingClaim, status: DeliveryStatus, detail: str) -> Delivery:
+    """Return the delivery of an event that was not sent: what may have arrived before still may."""
+    return end_of(claim.event, DeliveryStatus.UNCONFIRMED if claim.decision.unconfirmed else status, detail)
+
+
+def _waits_for(event_id: str) -> str:
+    return f"waits for the earlier event {event_id}"

@@ -38,6 +38,6 @@ class RateLimiter:
                 return True
 
     def pause(self, seconds: float) -> None:
-        """Let nothing go for some seconds, whoever was asked to wait."""
+        """Let no worker post for some seconds."""
         with self._lock:
             self._next = max(self._next, self._clock() + seconds)

@@ -15,7 +15,7 @@ from airflow_provider_ropo.errors import (
     RopoTransportError,
 )
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.ledger.decisions import Decision
+from airflow_provider_ropo.ledger.claims import PendingClaim
 from airflow_provider_ropo.retry import Backoff, RetryResult, call_with_retries
 
 
@@ -42,33 +42,33 @@ class Sender:
         self._circuit_breaker = circuit_breaker
         self._stop = stop
 
-    def deliver(self, event: UsageplaceEvent, decision: Decision) -> RetryResult[object] | None:
+    def send(self, claim: PendingClaim) -> RetryResult[object] | None:
         """Post one event; return how its attempts ended, or None if none was begun.
 
-        :param decision: how it stood before; its claim may run out, and then it is another run's to send.
+        :param claim: the event, and the claim on it: that may run out, and then another run sends it.
         """
 
         def rest(seconds: float) -> bool:
-            hopeless = self._circuit_breaker.is_open
-            return hopeless or self._stop.wait(seconds) or self._rate_limiter.acquire(self._stop.wait) or has_run_out()
+            is_open = self._circuit_breaker.is_open
+            return is_open or self._stop.wait(seconds) or self._rate_limiter.acquire(self._stop.wait) or has_run_out()
 
         def has_run_out() -> bool:
-            return time.monotonic() >= decision.holds_until
+            return time.monotonic() >= claim.holds_until
 
         if self._rate_limiter.acquire(self._stop.wait):
             return None
         if has_run_out():
             error = RopoConnectError("not sent: the ledger's claim on it ran out before its turn came (claim_timeout)")
-            return RetryResult(error, 0, decision.unconfirmed)
+            return RetryResult(error, 0, claim.decision.unconfirmed)
         result = call_with_retries(
-            lambda: self._post(event),
+            lambda: self._post(claim.event),
             self._backoff,
-            what=f"event {event.id}",
+            what=f"event {claim.event.id}",
             wait=rest,
-            may_have_arrived=decision.unconfirmed,
+            may_have_arrived=claim.decision.unconfirmed,
         )
         if isinstance(result.result, RopoAuthenticationError):
-            # At once, before another worker tries in vain.
+            # At once, before another worker tries as well.
             self._stop.set()
         return result
 

@@ -1,4 +1,4 @@
-"""Threads that do jobs side by side, and hand back what came of them."""
+"""Threads that do jobs side by side, and hand back each with its result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,21 @@ class Workers(Generic[J, R]):
     :param do: does one job; called on the threads.
     :param count: how many there are.
     :param stop: once it is set, jobs that have not begun are handed back undone.
+    :param done: takes each job with its result; called on the threads.
     """
 
-    def __init__(self, do: Callable[[J], R], count: int, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        do: Callable[[J], R],
+        count: int,
+        stop: threading.Event,
+        done: Callable[[tuple[J, R | BaseException | None]], object],
+    ) -> None:
         self._do = do
         self._count = count
         self._stop = stop
         self._jobs: queue.SimpleQueue[J | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[J, R | BaseException | None]] = queue.SimpleQueue()
+        self._done = done
 
     def start(self) -> None:
         """Start the threads. They do not keep the process from ending."""
@@ -35,14 +42,6 @@ class Workers(Generic[J, R]):
     def put(self, job: J) -> None:
         """Hand over a job."""
         self._jobs.put(job)
-
-    def get(self, timeout: float) -> tuple[J, R | BaseException | None]:
-        """Return a job and what came of it: a result, the error that a bug raised, or None if it was not begun.
-
-        :param timeout: seconds to wait for one; 0 or less: none.
-        :raises queue.Empty: if none has come by then.
-        """
-        return self._results.get(timeout=timeout) if timeout > 0 else self._results.get_nowait()
 
     def cancel_pending(self) -> Iterator[J]:
         """Yield the jobs that no thread has begun, and never will: they may all be at work on others, and stuck."""
@@ -57,9 +56,10 @@ class Workers(Generic[J, R]):
 
     def _work(self) -> None:
         for job in iter(self._jobs.get, None):
+            # None: not begun. An error: a bug, which the other side raises again.
             result: R | BaseException | None
             try:
                 result = None if self._stop.is_set() else self._do(job)
-            except BaseException as error:  # noqa: BLE001 - a bug: the other side raises it again
+            except BaseException as error:  # noqa: BLE001
                 result = error
-            self._results.put((job, result))
+            self._done((job, result))

@@ -1,4 +1,4 @@
-"""The business fact that Ropo One is told."""
+"""The usage place event that is sent to Ropo One."""
 
 from airflow_provider_ropo.event.model import Invoice, UsageplaceEvent
 from airflow_provider_ropo.event.values import UsageplaceStatus

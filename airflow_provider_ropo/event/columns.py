@@ -1,4 +1,4 @@
-"""Which column holds which of an event's fields: worked out once for a query, not once a row."""
+"""Find the column of each of an event's fields, once for a query and not once a row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_ropo.event.values import UsageplaceStatus, status_key
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: What a row may say: the event's fields, and an invoice's for queries with one row per event and invoice.
+#: The fields of a row: the event's, and an invoice's for queries with one row per event and invoice.
 FIELDS = (
     "id",
     "usageplacecode",
@@ -57,7 +57,7 @@ def _check(names: Sequence[str], columns: Mapping[str, str]) -> None:
     absent = [name for name in needed if name.casefold() not in present]
     if absent:
         raise RopoConfigurationError(
-            f"{there}, but not {', '.join(absent)}; add it, or say in `columns` which column it is"
+            f"{there}, but not {', '.join(absent)}; add it, or name the right column in `columns`"
         )
 
 

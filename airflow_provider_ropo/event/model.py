@@ -1,4 +1,4 @@
-"""The business fact told to Ropo One, and how a warehouse row becomes one.
+"""The usage place event that is sent to Ropo One, and how a warehouse row is read as one.
 
 Field names and types are those of ``UsageplaceEvent`` and ``UEInvoice`` in the Ropo One API reference, page
 "Models" (https://dev.ropo.com/api-reference/usageplace); the rules per status are those of the guide
@@ -16,12 +16,15 @@ from typing import Any, TypeVar
 
 from airflow_provider_ropo.errors import InvalidRowError
 from airflow_provider_ropo.event.columns import locate_fields, repeated, status_map
+from airflow_provider_ropo.event.driver_values import PYTHON_TYPES, as_mapping, unwrap
 from airflow_provider_ropo.event.values import (
     InvalidValueError,
     UsageplaceStatus,
     is_blank,
+    parsed,
+    read_description,
     read_integer,
-    read_json_list,
+    read_list,
     read_status,
     read_text,
     read_time,
@@ -62,7 +65,9 @@ class Invoice:
 
 @dataclass(frozen=True, slots=True)
 class UsageplaceEvent:
-    """One thing that happened at one usage place (Ropo One API, "Models": ``UsageplaceEvent``).
+    """One event at one usage place (Ropo One API, "Models": ``UsageplaceEvent``).
+
+    Rows give codes, numbers and the id at most 255 characters, and the description at most 10,000.
 
     :param id: unique id of the event.
     :param usageplacecode: the usage place's code, every digit of it.
@@ -91,12 +96,12 @@ class UsageplaceEvent:
         timezone: str | dt.tzinfo = DEFAULT_TIMEZONE,
         row_number: int | None = None,
     ) -> UsageplaceEvent:
-        """Understand one row of the warehouse.
+        """Return the event of one warehouse row.
 
         :param row: column name (any letter case) → value, as the database driver gave it.
         :param columns: event field → column name, where they differ.
         :param statuses: the warehouse's status value → one of the three.
-        :param timezone: the zone whose wall clock Ropo One is told; naive times are taken to be in it.
+        :param timezone: the zone of the wall clock that is sent; naive times are taken to be in it.
         :param row_number: the row's number in reading order, for messages.
         :raises InvalidRowError: if the row cannot become an event without guessing.
         :raises RopoConfigurationError: if ``columns``, ``statuses`` or ``timezone`` make no sense.
@@ -125,10 +130,10 @@ class UsageplaceEvent:
 
 
 class RowReader:
-    """Understands rows that share one set of columns; what depends on the columns alone is worked out once.
+    """Read rows that have the same columns as events; what depends on the columns alone is computed once.
 
     :param names: the column names, in order.
-    :param check: refuse columns that cannot serve (a query); else each row says so for itself (a mapping).
+    :param check: refuse columns that lack a required field (a query); else each row is refused by itself (a mapping).
     :raises RopoConfigurationError: if the columns, ``columns``, ``statuses`` or ``timezone`` make no sense.
 
     The other parameters are those of :meth:`UsageplaceEvent.from_row`.
@@ -153,7 +158,7 @@ class RowReader:
         self.merges_invoices = "invoices" not in self._at
 
     def read(self, values: Sequence[Any], number: int | None = None) -> UsageplaceEvent:
-        """Understand one row.
+        """Return the event of one row.
 
         :param values: the cells, in the order of the columns.
         :param number: the row's number in reading order, for messages.
@@ -169,7 +174,7 @@ class RowReader:
             time = self._required(values, "time", lambda value: read_time(value, self._zone))
             customernumber = self._cell(values, "customernumber", read_text)
             contract_no = self._cell(values, "contract_no", read_text)
-            description = self._cell(values, "description", read_text) or _default_description(status)
+            description = self._cell(values, "description", read_description) or _default_description(status)
             event_id = event_id or _derive_id(code, status, time, customernumber, contract_no, description)
             invoices = self._invoices(values)
         except InvalidValueError as error:
@@ -180,10 +185,15 @@ class RowReader:
 
     def _cell(self, values: Sequence[Any], field: str, read: Callable[[Any], T]) -> T | None:
         index = self._at.get(field)
-        if index is None or is_blank(values[index]):
+        if index is None:
+            return None
+        value = values[index]
+        if type(value) not in PYTHON_TYPES:
+            value = unwrap(value)
+        if is_blank(value):
             return None
         try:
-            return read(values[index])
+            return read(value)
         except InvalidValueError as error:
             raise InvalidValueError(error.reason, field) from None
 
@@ -215,7 +225,7 @@ def row_label(number: int | None, event_id: str | None = None) -> str:
 
 
 def mask_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a payload that is fit for a log: what tells who the customer is shows as ``***``."""
+    """Return a copy of a payload that is fit for a log: what identifies the customer is ``***``."""
     open_fields = {"id", "usageplacecode", "time", "status"}
     copy = {key: value if key in open_fields else "***" for key, value in payload.items()}
     if payload.get("description") in _WORDING.values():
@@ -246,9 +256,9 @@ def _derive_id(
     contract_no: str | None,
     description: str,
 ) -> str:
-    """Make an id from the content: the same on every machine and every Python, as the README documents.
+    """Return an id derived from the content: the same on every machine and every Python, as the README documents.
 
-    Invoices do not count, so that the rows of one event, an invoice each, come to one id.
+    Invoices are left out, so that the rows of one event, an invoice each, have one id.
     """
     content = [code, status.value, _wall_clock(time), customernumber, contract_no, description]
     text = json.dumps(content, separators=(",", ":"))
@@ -256,13 +266,15 @@ def _derive_id(
 
 
 def _read_invoices(value: object) -> tuple[Invoice, ...]:
-    return tuple(dict.fromkeys(_read_invoice(item) for item in read_json_list(value)))
+    return tuple(dict.fromkeys(_read_invoice(item) for item in read_list(value)))
 
 
 def _read_invoice(item: object) -> Invoice:
-    if not isinstance(item, Mapping):
-        raise InvalidValueError("holds something that is not an invoice (an object)")
-    filled = {key: value for key, value in item.items() if not is_blank(value)}
+    # A list of JSON texts is one way in which an array of JSON comes.
+    invoice = as_mapping(parsed(unwrap(item)))
+    if invoice is None:
+        raise InvalidValueError("holds something that is not an invoice (an object); as JSON text any driver gives it")
+    filled = {key: value for key, cell in invoice.items() if not is_blank(value := unwrap(cell))}
     fields = {key.casefold(): value for key, value in filled.items() if isinstance(key, str)}
     if not fields or len(fields) < len(filled) or fields.keys() - {"invoicenumber", "jobid"}:
         raise InvalidValueError("holds an invoice that is not made of one invoicenumber and one jobid")

@@ -1,4 +1,4 @@
-"""One warehouse cell → one exact value. What cannot be exact is refused, never rounded or guessed."""
+"""Read one warehouse cell as one exact value; what cannot be exact is refused, never rounded or guessed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import json
 import re
 from decimal import Decimal
 from enum import StrEnum
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from airflow_provider_ropo.event.driver_values import as_sequence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: Characters in a code, number or id, and in a description: what the ledger's column and a database's index hold (at
+#: most 1,020 bytes in UTF-8), and more than anyone writes.
+MAX_CODE_LENGTH = 255
+MAX_DESCRIPTION_LENGTH = 10_000
 # Longer than any code or number in use; it keeps Decimal("1E+999999") from becoming a megabyte of zeros.
 MAX_DIGITS = 100
 
@@ -28,6 +34,7 @@ _BEYOND = re.compile(r"-?infinity|\d{5,}-\d{2}-\d{2}.*|\d{4,}-\d{2}-\d{2}.* BC",
 _DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}", re.ASCII)
 _ENDS = {dt.datetime.min, dt.datetime.max}  # noqa: DTZ901 - wall clocks of any zone
 _END_YEARS = {time.year for time in _ENDS}
+_TIME_NEEDED = "a timestamp, or text such as 2024-01-04 10:41:40,"
 _INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 # A minus before a digit is a sign: -1 is not 1.
 _STATUS_NOISE = re.compile(r"[\s_]+|-(?!\d)")
@@ -58,7 +65,7 @@ _STATUSES = {status.value: status for status in UsageplaceStatus}
 
 
 def is_blank(value: object) -> bool:
-    """Is the cell NULL, blank text, or one of the ways in which NULL arrives (NaN, NaT, ``pandas.NA``)?"""
+    """Return whether the cell is NULL, blank text, or NaN, NaT or ``pandas.NA``, as which NULL may come."""
     if value is None:
         return True
     if isinstance(value, str):
@@ -71,13 +78,19 @@ def is_blank(value: object) -> bool:
     return type(value).__name__ in {"NaTType", "NAType"}
 
 
-def read_text(value: object) -> str:
-    """Return a code, number or text exactly as it is: text without outer blanks, an integer's every digit.
+def read_description(value: object) -> str:
+    """Return free text as :func:`read_text` does, of at most 10,000 characters."""
+    return read_text(value, MAX_DESCRIPTION_LENGTH)
 
-    :raises InvalidValueError: for a float (it may already have lost digits), a boolean, or another type.
+
+def read_text(value: object, limit: int = MAX_CODE_LENGTH) -> str:
+    """Return an id, code or number exactly as it is: text without outer blanks, an integer's every digit.
+
+    :param limit: the most characters that it may have.
+    :raises InvalidValueError: for a float (it may already have lost digits), a boolean, another type, or longer text.
     """
     if isinstance(value, str):
-        return _checked_text(value.strip())
+        return _checked_text(value.strip(), limit)
     if isinstance(value, bool):
         raise InvalidValueError("is a boolean, where a code or text is needed")
     if isinstance(value, float):
@@ -90,7 +103,7 @@ def read_text(value: object) -> str:
         return _decimal_digits(value)
     if isinstance(value, UUID):
         return str(value)
-    raise InvalidValueError(f"is a {type(value).__name__}, where a code or text is needed")
+    raise _wrong_type(value, "a code or text")
 
 
 def read_integer(value: object) -> int:
@@ -109,7 +122,7 @@ def read_integer(value: object) -> int:
 def read_time(value: object, zone: dt.tzinfo) -> dt.datetime:
     """Return the moment as an aware datetime in ``zone``; naive values are wall clock there already.
 
-    The fraction of a second stays: it is what tells which of two events came first.
+    The fraction of a second is kept: it decides which of two events came first.
 
     :raises InvalidValueError: for a date without time of day, a number, or text that is no time.
     """
@@ -118,9 +131,7 @@ def read_time(value: object, zone: dt.tzinfo) -> dt.datetime:
     if not isinstance(value, dt.datetime):
         if isinstance(value, dt.date):
             raise InvalidValueError("is a date without a time of day")
-        raise InvalidValueError(
-            f"is a {type(value).__name__}; a timestamp, or text such as 2024-01-04 10:41:40, is needed"
-        )
+        raise _wrong_type(value, _TIME_NEEDED)
     if type(value) is not dt.datetime:
         value = _plain(value)
     # What drivers give for an infinite time. The year is asked first, as every row comes by here.
@@ -170,18 +181,39 @@ def status_key(value: object) -> str:
         return ""
 
 
-def read_json_list(value: object) -> list[Any]:
-    """Return the list in a cell that holds one, or JSON text of one.
+def read_list(value: object) -> list[Any]:
+    """Return the items of a cell that holds a sequence, or JSON text of a list.
 
     :raises InvalidValueError: for malformed JSON, a repeated key (one of two would get lost), or no list.
     """
-    if isinstance(value, str):
-        value = _parse_json(value)
+    value = parsed(value)
     if value is None:
         return []
-    if isinstance(value, list | tuple):
-        return list(value)
-    raise InvalidValueError(f"is a {type(value).__name__}, where a list of invoices is needed")
+    items = as_sequence(value)
+    if items is None:
+        raise _wrong_type(value, "a list of invoices")
+    return items
+
+
+def parsed(value: object) -> object:
+    """Return the value of JSON text, and anything but text as it is.
+
+    :raises InvalidValueError: for malformed JSON or a repeated key.
+    """
+    return _parse_json(value) if isinstance(value, str) else value
+
+
+def _wrong_type(value: object, needed: str) -> InvalidValueError:
+    """Return the error for a value of the wrong type, with a way to select the right one where there is one."""
+    kind = type(value)
+    remedy = ""
+    if isinstance(value, bytes | bytearray | memoryview):
+        remedy = "; it is binary, so CAST it to text in the SQL"
+    elif callable(getattr(kind, "read", None)):
+        remedy = "; its text cannot be read, so set oracledb.defaults.fetch_lobs = False, or CAST it in the SQL"
+    elif needed == _TIME_NEEDED and isinstance(value, Real | Decimal) and not isinstance(value, bool):
+        remedy = "; a number has no unit, so CAST(… AS STRING) it in the SQL, or in BigQuery AS DATETIME"
+    return InvalidValueError(f"is a {kind.__name__}, where {needed} is needed{remedy}")
 
 
 def _plain(time: dt.datetime) -> dt.datetime:
@@ -226,14 +258,19 @@ def _parse_time(text: str) -> dt.datetime:
         raise InvalidValueError("is not a time that exists in the calendar") from None
 
 
-def _checked_text(text: str) -> str:
+def _checked_text(text: str, limit: int) -> str:
+    if len(text) > limit:
+        raise InvalidValueError(f"has more than {limit:,} characters")
     if "\0" in text:
         raise InvalidValueError("holds a NUL character")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise InvalidValueError("holds characters that are not valid Unicode") from None
+            raise InvalidValueError(
+                "holds characters that are not valid Unicode: the connection's encoding (PostgreSQL: client_encoding) "
+                "is not that of the text"
+            ) from None
     return text
 
 

@@ -1,4 +1,4 @@
-"""The Airflow hook: a connection of type ``ropo``, turned into a client that signs in and posts."""
+"""Airflow hook that turns a connection of type ``ropo`` into a client that signs in and posts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from airflow_provider_ropo.timezones import find_timezone
 
 
 class RopoHook(BaseHook):
-    """Talk to Ropo One.
+    """Hook of a connection to Ropo One.
 
     Constructing it touches nothing; the connection is read when it is first needed, once, and everything
     after that is plain values, so that the client may be shared between threads. The two calls are those of the API
     reference (https://dev.ropo.com/), pages "Auth" and "Usageplace".
 
     :param ropo_conn_id: the connection of type "Ropo One": Server (host), Customer number (login), API code
-        (password) and the extras ``timezone``, ``timeout`` (seconds), ``verify``, ``jobid_as_string`` and
-        ``allow_http``, each described in the connection's form.
+        (password) and the extras ``timezone``, ``timeout`` (seconds), ``verify``, ``jobid_as_string``,
+        ``destination`` (the name under which the ledger remembers this Ropo One; by default server and customer number)
+        and ``allow_http``, each described in the connection's form.
     """
 
     conn_name_attr = "ropo_conn_id"
@@ -40,15 +41,15 @@ class RopoHook(BaseHook):
 
     @cached_property
     def settings(self) -> RopoSettings:
-        """The connection, checked.
+        """Settings of the connection, read and checked once.
 
-        :raises RopoConfigurationError: naming the connection, the field and what mends it.
+        :raises RopoConfigurationError: naming the connection, the field and the remedy.
         """
         try:
             connection = self.get_connection(self.ropo_conn_id)
         except AirflowNotFoundException:
             raise RopoConfigurationError(
-                f"connection {self.ropo_conn_id!r} is not defined, or not in a way Airflow can read; add one "
+                f"connection {self.ropo_conn_id!r} is not defined, or Airflow cannot read it; add one "
                 "of type Ropo One under Admin, Connections"
             ) from None
         return RopoSettings.from_connection(
@@ -73,7 +74,7 @@ class RopoHook(BaseHook):
         return self._client
 
     def post_usageplace_event(self, event: UsageplaceEvent) -> Receipt:
-        """Post one event; what is transient is tried again, with the same id, before it is raised.
+        """Post one event; a transient error is retried with the same id before it is raised.
 
         :param event: the event, as :meth:`UsageplaceEvent.from_row` makes it.
         :return: Ropo One's acceptance.
@@ -89,15 +90,16 @@ class RopoHook(BaseHook):
         return result.result
 
     def test_connection(self) -> tuple[bool, str]:
-        """Sign in, and say what came of it; never posts an event. The Test button calls it."""
+        """Sign in and return whether that worked, with a message; never posts an event. The Test button calls it."""
         try:
             until = self.get_conn().sign_in()
         except RopoError as error:
-            # The button tests a copy under a name made up for it, which would only puzzle.
-            return False, str(error).removeprefix(f"connection {self.ropo_conn_id!r}: ")
+            # The button tests a copy under a made-up id, which would only puzzle. An undefined connection keeps its id:
+            # the copy always is defined, so it is a caller's own.
+            return False, str(error).replace(f"connection {self.ropo_conn_id!r}: ", "")
         local = until.astimezone(find_timezone(self.settings.timezone))
         return True, (
-            f"Signed in to {self.settings.server} as customer {self.settings.cid}; the token is good until "
+            f"Signed in to {self.settings.server} as customer {self.settings.cid}; the token is valid until "
             f"{local:%Y-%m-%d %H:%M:%S} ({self.settings.timezone})"
         )
 

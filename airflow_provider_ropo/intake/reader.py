@@ -1,4 +1,4 @@
-"""Rows come in: read, understood, put in order. Nothing is posted before the last one is."""
+"""Read rows from a query or a list into the spool; nothing is posted before the last row is in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from airflow_provider_ropo.errors import InvalidRowError, RopoConfigurationError
+from airflow_provider_ropo.event.driver_values import as_mapping
 from airflow_provider_ropo.event.model import RowReader
 from airflow_provider_ropo.intake.query import run_query
 from airflow_provider_ropo.intake.spool import Spool
@@ -18,18 +19,18 @@ log = logging.getLogger(__name__)
 MakeReader = Callable[..., RowReader]
 
 PROGRESS_EVERY = 100_000
-#: Different sets of keys among rows that are known at a time, and keys that a message names.
+#: Readers that are kept at a time, one for each different list of keys; and keys that a message names.
 MAX_KEYS = 100
 
 
 def take_query(
     spool: Spool,
-    connection: Any,  # noqa: ANN401 - PEP 249 has no type
+    connection: Any,
     sql: str,
     parameters: Sequence[Any] | Mapping[str, Any] | None,
     make_reader: MakeReader,
 ) -> int:
-    """Take every row of a query into the spool, and settle it.
+    """Read every row of a query into the spool, and merge the rows of one event there.
 
     :param connection: an open DB-API connection; the caller closes it.
     :return: the number of rows.
@@ -50,10 +51,12 @@ def take_mappings(
     columns: Mapping[str, str] | None = None,
     source: str = "`events`",
 ) -> int:
-    """Take a list of row mappings into the spool, and settle it. Not every row needs to have the same keys.
+    """Read a list of row mappings into the spool, and merge the rows of one event there.
+
+    Not every row needs to have the same keys; a named tuple or another object with names is a mapping, too.
 
     :param columns: event field → key, where they differ; those that the reader knows.
-    :param source: what the rows come from, in messages.
+    :param source: where the rows come from, for messages.
     :return: the number of rows.
     :raises RopoConfigurationError: if it is no list of mappings, or no row at all has a key of ``columns``.
     """
@@ -66,10 +69,10 @@ def take_mappings(
 
 
 class _Keys:
-    """The keys of row mappings: a reader for each set of them, and what they come to all in all."""
+    """The keys of row mappings: a reader for each list of them, and a check of all of them at the end."""
 
     def __init__(self, make_reader: MakeReader, columns: Mapping[str, str], source: str) -> None:
-        #: Rows of one event may be gathered: none of them lists its invoices.
+        #: Rows of one event may be merged: none of them has a list of invoices.
         self.merges_invoices = True
         self._make_reader = make_reader
         self._source = source
@@ -79,11 +82,11 @@ class _Keys:
         self.reader = lru_cache(maxsize=MAX_KEYS)(self._new_reader)
 
     def check(self) -> None:
-        """Refuse a key that no row has: what it should hold would be missing in silence."""
+        """Refuse a key of ``columns`` that no row has: its field would be missing from every event, unnoticed."""
         if self._absent:
             raise RopoConfigurationError(
                 f"the rows of {self._source} have the keys {', '.join(self._there)}, but no row has "
-                f"{', '.join(self._absent.values())}; say in `columns` which key it is"
+                f"{', '.join(self._absent.values())}; name the right key in `columns`"
             )
 
     def _new_reader(self, names: tuple[Any, ...]) -> RowReader:
@@ -113,7 +116,8 @@ def _checked(rows: object) -> Iterator[Mapping[str, Any]]:
     if rows is None or isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         hint = "; a template gives text: use the task's .output instead" if isinstance(rows, str) else ""
         raise RopoConfigurationError(f"{remedy}; this is a {type(rows).__name__}{hint}")
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping):
-            raise RopoConfigurationError(f"{remedy}; item {number} is a {type(row).__name__}")
+    for number, item in enumerate(rows, 1):
+        row = as_mapping(item)
+        if row is None:
+            raise RopoConfigurationError(f"{remedy}; item {number} is a {type(item).__name__}")
         yield row

@@ -1,22 +1,25 @@
-"""Set events in order, on disk: one per id, its invoices gathered, by time within a usage place.
+"""Put events in sending order on disk: one per id with all its invoices, by time within a usage place.
 
-A million events fit into the memory of ten. The spool is a private temporary SQLite database that the
-operating system removes with the process, however that ends: no customer's data stays behind.
+A million events need no more memory than ten. The spool is a private temporary SQLite database that the operating
+system removes with the process, however that ends: no customer's data stays behind. It is as large as the events, in
+the folder that ``SQLITE_TMPDIR`` or ``TMPDIR`` names, else in ``/var/tmp``.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from itertools import groupby, islice
+from contextlib import contextmanager
+from itertools import chain, groupby, islice
 from operator import itemgetter
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from airflow_provider_ropo.errors import InvalidRowError
+from airflow_provider_ropo.errors import InvalidRowError, SpoolError
 from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus
 from airflow_provider_ropo.event.model import row_label
 
@@ -46,7 +49,7 @@ INSERT INTO invalid SELECT number, id, usageplacecode, row_label(number, id), 'i
 """
 _COLUMNS = "id, usageplacecode, status, time, customernumber, contract_no, description, invoices"
 
-# Ids that several rows share, or share with a row that is invalid: what they come to is settled one by one.
+# Ids that several rows share, or share with a row that is invalid: merged or rejected one by one.
 _SHARED = """
 CREATE INDEX event_id ON event (id);
 CREATE INDEX lane ON event (usageplacecode, time, number);
@@ -66,7 +69,9 @@ WHERE usageplacecode = ? AND (time, number) > (?, ?) ORDER BY time, number LIMIT
 
 
 class Spool:
-    """Takes events in reading order, gives them back in sending order.
+    """Store events in reading order, and return them in sending order.
+
+    Every method, and every event that is read back, may raise a :class:`SpoolError`.
 
     :param zone: the time zone of the events' times.
     """
@@ -77,10 +82,11 @@ class Spool:
         self._events: list[tuple[Any, ...]] = []
         self._invalid: list[tuple[Any, ...]] = []
         # An empty name: SQLite's own temporary database, on disk, private, gone with the connection.
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.create_function("row_label", 2, row_label)
-        self._database.executescript(_SCHEMA)
-        self._database.execute("BEGIN")
+        with _disk_errors():
+            self._database = sqlite3.connect("", isolation_level=None)
+            self._database.create_function("row_label", 2, row_label)
+            self._database.executescript(_SCHEMA)
+            self._database.execute("BEGIN")
 
     def __enter__(self) -> Self:
         """Return the spool itself."""
@@ -125,14 +131,15 @@ class Spool:
             self._flush()
 
     def merge_rows(self, *, merges_invoices: bool) -> None:
-        """Make one event of what belongs together, and none of what contradicts itself, after the last row.
+        """Merge the rows of one id to one event, and reject those that contradict each other, after the last row.
 
         :param merges_invoices: rows of one id that differ in their invoices alone are one event.
         """
         self._merges_invoices = merges_invoices
         self._flush()
-        self._database.executescript(_SHARED)
-        self._database.execute("BEGIN")
+        with _disk_errors():
+            self._database.executescript(_SHARED)
+            self._database.execute("BEGIN")
         last = 0
         while batch := self._all("SELECT rowid, id FROM shared WHERE rowid > ? LIMIT ?", last, BATCH):
             for _rowid, event_id in batch:
@@ -140,9 +147,9 @@ class Spool:
             last = batch[-1][0]
 
     def invalid(self) -> Iterator[InvalidRowError]:
-        """Yield the rows that never became an event, in reading order."""
+        """Yield the errors of the rows that are no event, in reading order."""
         query = "SELECT row, column_name, reason, id, usageplacecode FROM invalid ORDER BY number"
-        for row, column, reason, event_id, place in self._database.execute(query):
+        for row, column, reason, event_id, place in self._rows(query):
             yield InvalidRowError(row, column, reason, event_id=event_id, usageplacecode=place)
 
     def count(self) -> int:
@@ -154,7 +161,7 @@ class Spool:
 
         Lanes may be read side by side. Of each, only a few events are in memory.
         """
-        for _place, rows in groupby(self._database.execute(_LANES), key=itemgetter(1)):
+        for _place, rows in groupby(self._rows(_LANES), key=itemgetter(1)):
             yield self._lane(list(islice(rows, PAGE)))
 
     def _lane(self, page: list[tuple[Any, ...]]) -> Iterator[UsageplaceEvent]:
@@ -177,7 +184,7 @@ class Spool:
         )
 
     def _merge_rows_of(self, event_id: str) -> None:
-        """Settle the rows that share an id: one event, or all invalid."""
+        """Make one event of the rows that share an id, or reject all of them."""
         culprit = self._all(
             "SELECT row, column_name, reason FROM invalid WHERE id = ? ORDER BY number LIMIT 1", event_id
         )
@@ -186,38 +193,74 @@ class Spool:
             self._reject_all(event_id, f"belongs to an event with an invalid row ({row}: {column}: {reason})")
             return
         query = f"SELECT number, {_COLUMNS} FROM event WHERE id = ? ORDER BY number"
-        with closing(self._database.execute(query, (event_id,))) as rows:
-            number, *first = next(rows)
-            invoices = dict.fromkeys(_invoices(first))
-            reason = ""
-            for _number, *other in rows:
-                invoices.update(dict.fromkeys(_invoices(other)))
-                reason = _contradiction(first, other, ignore_invoices=self._merges_invoices)
-                if not reason and len(invoices) > MAX_INVOICES:
-                    reason = _TOO_MANY
-                if reason:
-                    break
+        rows = self._rows(query, event_id)
+        number, *first = next(rows)
+        invoices = dict.fromkeys(_invoices(first))
+        reason = ""
+        for _number, *other in rows:
+            invoices.update(dict.fromkeys(_invoices(other)))
+            reason = _contradiction(first, other, ignore_invoices=self._merges_invoices)
+            if not reason and len(invoices) > MAX_INVOICES:
+                reason = _TOO_MANY
+            if reason:
+                break
+        # The query is over before its rows change.
+        del rows
         if reason:
             self._reject_all(event_id, reason)
         else:
             self._merge(event_id, number, json.dumps(list(invoices)) if invoices else None)
 
     def _merge(self, event_id: str, number: int, invoices: str | None) -> None:
-        self._database.execute("UPDATE event SET invoices = ? WHERE number = ?", (invoices, number))
-        self._database.execute("DELETE FROM event WHERE id = ? AND number <> ?", (event_id, number))
+        self._all("UPDATE event SET invoices = ? WHERE number = ?", invoices, number)
+        self._all("DELETE FROM event WHERE id = ? AND number <> ?", event_id, number)
 
     def _reject_all(self, event_id: str, reason: str) -> None:
-        self._database.execute(_GIVE_UP, (reason, event_id))
-        self._database.execute("DELETE FROM event WHERE id = ?", (event_id,))
+        self._all(_GIVE_UP, reason, event_id)
+        self._all("DELETE FROM event WHERE id = ?", event_id)
 
     def _flush(self) -> None:
-        self._database.executemany(_INSERT_EVENT, self._events)
-        self._database.executemany(_INSERT_INVALID, self._invalid)
+        with _disk_errors():
+            self._database.executemany(_INSERT_EVENT, self._events)
+            self._database.executemany(_INSERT_INVALID, self._invalid)
         self._events.clear()
         self._invalid.clear()
 
     def _all(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        return self._database.execute(query, parameters).fetchall()
+        with _disk_errors():
+            return self._database.execute(query, parameters).fetchall()
+
+    def _rows(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query, of which a page is in memory at a time."""
+        return chain.from_iterable(self._pages(query, *parameters))
+
+    def _pages(self, query: str, *parameters: object) -> Iterator[list[tuple[Any, ...]]]:
+        with _disk_errors():
+            cursor = self._database.execute(query, parameters)
+            while page := cursor.fetchmany(PAGE):
+                yield page
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Translate SQLite's failures: all that can fail here is the disk.
+
+    :raises SpoolError: naming the folder, and the setting that moves it.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise SpoolError(
+            f"the events that were read do not fit on the disk, or it failed ({error}): they are kept in {_folder()}; "
+            "make room there, or set the worker's environment variable SQLITE_TMPDIR (or TMPDIR) to another folder"
+        ) from error
+
+
+def _folder() -> str:
+    """Return where SQLite puts its temporary databases (https://sqlite.org/tempfiles.html, section 5)."""
+    named = [os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR")]
+    folders = [*filter(None, named), "/var/tmp", "/usr/tmp", "/tmp"]  # noqa: S108 - SQLite's own
+    return next((each for each in folders if Path(each).is_dir() and os.access(each, os.W_OK | os.X_OK)), ".")
 
 
 def _invoices(row: list[Any]) -> list[tuple[str | None, int | None]]:
@@ -225,10 +268,10 @@ def _invoices(row: list[Any]) -> list[tuple[str | None, int | None]]:
 
 
 def _contradiction(first: list[Any], other: list[Any], *, ignore_invoices: bool) -> str:
-    """Name the fields in which two rows would tell Ropo One different things, if there are any."""
+    """Return the reason why two rows are not one event, naming the fields that differ; empty if none does."""
     names = _COLUMNS.split(", ")
     pairs = dict(zip(names, zip(first, other, strict=True), strict=True))
-    # Ropo One is told whole seconds.
+    # Ropo One receives whole seconds.
     pairs["time"] = (first[3] // 1_000_000, other[3] // 1_000_000)
     if ignore_invoices:
         del pairs["invoices"]

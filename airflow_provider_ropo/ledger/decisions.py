@@ -1,26 +1,24 @@
-"""How an event stands, by what the ledger knows of it: pure decisions, no database.
+"""What to do with an event, by the ledger's rows about it: pure decisions, no database.
 
-Every run writes *sending* before an event's first attempt and what became of it after. A run is told from others by
+Every run writes *sending* before an event's first attempt and its delivery status after. A run is told from others by
 its :class:`Claimant`; of each claimant, only the newest row about an event counts.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from airflow_provider_ropo.delivery import DeliveryStatus
-from airflow_provider_ropo.errors import SupersededError
-from airflow_provider_ropo.ledger.entries import SENDING, Claimant, LedgerEntry, changed_fields
+from airflow_provider_ropo.errors import RopoConfigurationError, SupersededError
+from airflow_provider_ropo.ledger.digest import ContentDigest
+from airflow_provider_ropo.ledger.entries import KNOWN_STATUSES, NEVER, SENDING, Claimant, LedgerEntry
 
 Redeliver = Literal["never", "changed", "always"]
 OnUnconfirmed = Literal["resend", "hold"]
-
-NEVER = dt.datetime(1, 1, 1)  # noqa: DTZ001 - the ledger's times are naive
 
 
 class Action(StrEnum):
@@ -30,89 +28,130 @@ class Action(StrEnum):
     #: Ropo One has it, with this content.
     ALREADY_DELIVERED = "already_delivered"
     #: Ropo One has it, with another content.
-    CONTENT_CHANGED = "changed"
+    CONTENT_CHANGED = "content_changed"
     #: Another run is sending it.
-    CLAIMED_ELSEWHERE = "elsewhere"
+    CLAIMED_ELSEWHERE = "claimed_elsewhere"
     #: It may have arrived, and the user wants it held then.
     UNCONFIRMED = "unconfirmed"
+    #: A person has closed it.
+    CLOSED = "closed"
+    #: A row about it makes no sense.
+    UNREADABLE = "unreadable"
 
 
-#: What an event that is not sent is counted as.
+#: The delivery status of an event that is not sent.
 STATUS_OF_ACTION = {
     Action.ALREADY_DELIVERED: DeliveryStatus.ALREADY_DELIVERED,
-    Action.CONTENT_CHANGED: DeliveryStatus.INVALID,
+    Action.CONTENT_CHANGED: DeliveryStatus.CHANGED,
     Action.CLAIMED_ELSEWHERE: DeliveryStatus.HELD,
     Action.UNCONFIRMED: DeliveryStatus.UNCONFIRMED,
+    Action.CLOSED: DeliveryStatus.CLOSED,
+    Action.UNREADABLE: DeliveryStatus.INVALID,
 }
+
+
+#: Ropo One's answers, and a person's.
+_ANSWERS = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.REJECTED, DeliveryStatus.CLOSED})
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How an event stands.
+    """What to do with an event, and why.
 
-    :param action: what to do with it.
     :param unconfirmed: an earlier attempt may have arrived.
     :param detail: why, fit for a log.
-    :param newest: the time of the newest row about it, if any.
-    :param holds_until: the reading of ``time.monotonic`` until which this run's claim on it is respected.
+    :param newest: the newest row about it, if any.
     """
 
     action: Action
     unconfirmed: bool = False
     detail: str = ""
-    newest: dt.datetime | None = None
-    holds_until: float = math.inf
+    newest: LedgerEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerPolicy:
-    """What the user wants.
+    """What the user wants of the ledger.
 
+    :param redeliver: which delivered events are sent again.
+    :param on_unconfirmed: whether an event that may have arrived is sent again.
     :param claim_timeout: seconds for which another run's *sending* is respected.
+    :raises RopoConfigurationError: naming the parameter that makes no sense.
     """
 
     redeliver: Redeliver = "never"
     on_unconfirmed: OnUnconfirmed = "resend"
     claim_timeout: float = 600.0
 
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name, choices in (("redeliver", ("never", "changed", "always")), ("on_unconfirmed", ("resend", "hold"))):
+            if getattr(self, name) not in choices:
+                raise RopoConfigurationError(f"`{name}` must be one of {', '.join(choices)}")
+        timeout = self.claim_timeout
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise RopoConfigurationError("`claim_timeout` must be more than 0 seconds")
 
-def decide(  # noqa: PLR0911 - a decision table, read top down
+
+def of_destination(entries: Sequence[LedgerEntry], destination: str) -> list[LedgerEntry]:
+    """Return the rows about an event that count for a destination, oldest first.
+
+    A row without a destination (of an earlier version, or written by hand) counts for any, until a later *delivered* or
+    *closed* row has one: never to send twice is the safe side.
+    """
+    entries = sorted(entries, key=lambda entry: entry.recorded_at)
+    settled = {DeliveryStatus.DELIVERED, DeliveryStatus.CLOSED}
+    named = [entry.recorded_at for entry in entries if entry.destination and entry.delivery_status in settled]
+    since = max(named, default=NEVER)
+    return [
+        entry
+        for entry in entries
+        if entry.destination == destination or (not entry.destination and entry.recorded_at >= since)
+    ]
+
+
+def decide(  # noqa: C901, PLR0911 - a decision table, read top down
     entries: Sequence[LedgerEntry],
-    payload_hash: str,
+    content: ContentDigest,
     me: Claimant,
     policy: LedgerPolicy,
     now: dt.datetime,
     since: dt.datetime = NEVER,
 ) -> Decision:
-    """Say how an event stands.
+    """Return what to do with an event.
 
-    :param entries: the ledger's rows about it.
-    :param payload_hash: the digest of what would be sent now.
-    :param now: UTC, naive.
+    :param entries: the ledger's rows about it for one destination, oldest first.
+    :param content: what would be sent now.
+    :param now: the database's time, UTC, naive.
     :param since: when this try started. A later try that wrote before that belongs to a DAG run that was deleted.
     :raises SupersededError: if a later try of the same task instance has written about it.
     """
     if not entries:
         return Decision(Action.SEND)
-    entries = sorted(entries, key=lambda entry: entry.recorded_at)
-    newest = entries[-1].recorded_at
-    if any(_supersedes(entry, me, since) for entry in entries):
-        raise SupersededError("a later try of this task instance is at work; this one stops")
-    delivered = next((entry for entry in reversed(entries) if entry.delivery_status == DeliveryStatus.DELIVERED), None)
-    if delivered is not None and policy.redeliver != "always":
-        if delivered.payload_hash == payload_hash:
+    newest = entries[-1]
+    if any(me.is_earlier_try_of(entry.claimant) and entry.recorded_at > since for entry in entries):
+        raise SupersededError("a later try of this task instance is running; this one stops")
+    for entry in entries:
+        if entry.delivery_status not in KNOWN_STATUSES:
+            return Decision(Action.UNREADABLE, detail=_unreadable(entry), newest=newest)
+    if policy.redeliver != "always":
+        delivered = latest(entries, DeliveryStatus.DELIVERED)
+        if delivered is not None and content.matches(delivered.payload_hash):
             return Decision(Action.ALREADY_DELIVERED, newest=newest)
-        if policy.redeliver == "never":
-            return _changed(delivered, payload_hash, newest)
+        if delivered is not None and policy.redeliver == "never":
+            return _changed(content, delivered, newest)
+        if newest.delivery_status == DeliveryStatus.CLOSED and content.matches(newest.payload_hash):
+            return Decision(Action.CLOSED, detail=newest.detail or "", newest=newest)
     others = competing_claims(entries, me, policy, now)
     if others:
         return Decision(Action.CLAIMED_ELSEWHERE, detail=f"run {others[0].run_id} is sending it", newest=newest)
-    lost = last_unresolved(entries)
-    if lost is None:
+    unresolved = last_unresolved(entries)
+    if unresolved is None:
         return Decision(Action.SEND, newest=newest)
-    if lost.payload_hash != payload_hash and policy.redeliver == "never":
-        return _changed(lost, payload_hash, newest)
-    detail = f"may have arrived already, from run {lost.claimant.run_id}, try {lost.claimant.try_number}"
+    if policy.redeliver == "never" and not content.matches(unresolved.payload_hash):
+        return _changed(content, unresolved, newest)
+    who = unresolved.claimant
+    detail = f"may have arrived already, from run {who.run_id}, try {who.try_number}"
     action = Action.UNCONFIRMED if policy.on_unconfirmed == "hold" else Action.SEND
     return Decision(action, unconfirmed=True, detail=detail, newest=newest)
 
@@ -120,17 +159,31 @@ def decide(  # noqa: PLR0911 - a decision table, read top down
 def competing_claims(
     entries: Sequence[LedgerEntry], me: Claimant, policy: LedgerPolicy, now: dt.datetime
 ) -> list[Claimant]:
-    """Return the other task instances that may be sending the event right now: by their newest rows, oldest first."""
-    newest = {entry.claimant[:4]: entry for entry in entries if not entry.claimant.is_same_task(me)}
-    return [entry.claimant for entry in newest.values() if _is_live(entry, policy, now)]
+    """Return the others that may be sending the event right now, by their newest rows, the oldest first.
+
+    Earlier tries of this task instance are not among them: this try takes over from them.
+    """
+    newest = {entry.claimant: entry for entry in entries}
+    return [
+        claimant
+        for claimant, entry in newest.items()
+        if claimant != me
+        and not claimant.is_earlier_try_of(me)
+        and _is_live(entry, policy, now)
+        # A later try of its task instance has taken over from it.
+        and not any(
+            claimant.is_earlier_try_of(other) and later.recorded_at > entry.recorded_at
+            for other, later in newest.items()
+        )
+    ]
 
 
 def live_earlier_tries(
     entries: Sequence[LedgerEntry], me: Claimant, policy: LedgerPolicy, now: dt.datetime
 ) -> list[Claimant]:
-    """Return the other tries of this task instance that may be sending the event right now."""
-    newest = {entry.claimant: entry for entry in entries if entry.claimant.is_same_task(me)}
-    return [claimant for claimant, entry in newest.items() if claimant != me and _is_live(entry, policy, now)]
+    """Return the earlier tries of this task instance that may be sending the event right now."""
+    newest = {entry.claimant: entry for entry in entries if entry.claimant.is_earlier_try_of(me)}
+    return [claimant for claimant, entry in newest.items() if _is_live(entry, policy, now)]
 
 
 def _is_live(entry: LedgerEntry, policy: LedgerPolicy, now: dt.datetime) -> bool:
@@ -138,28 +191,55 @@ def _is_live(entry: LedgerEntry, policy: LedgerPolicy, now: dt.datetime) -> bool
 
 
 def last_unresolved(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
-    """Return the newest row after which the event may have arrived, unless Ropo One has answered since.
+    """Return the newest row after which the event may have arrived, unless Ropo One or a person has answered since.
 
     A *sending* is ended by its claimant's next row; an *unconfirmed* by nothing but an answer.
+
+    :param entries: oldest first.
     """
-    answers = {DeliveryStatus.DELIVERED.value, DeliveryStatus.REJECTED.value}
-    answered = max((entry.recorded_at for entry in entries if entry.delivery_status in answers), default=NEVER)
-    open_ends = [entry for entry in entries if entry.delivery_status == DeliveryStatus.UNCONFIRMED]
-    latest = {entry.claimant: entry for entry in sorted(entries, key=lambda entry: entry.recorded_at)}
-    open_ends += [entry for entry in latest.values() if entry.delivery_status == SENDING]
-    lost = [entry for entry in open_ends if entry.recorded_at > answered]
-    return max(lost, key=lambda entry: entry.recorded_at, default=None)
+    latest_of = {entry.claimant: entry for entry in entries}
+    unresolved = None
+    for entry in entries:
+        is_open = entry.delivery_status == DeliveryStatus.UNCONFIRMED or (
+            entry.delivery_status == SENDING and latest_of[entry.claimant] is entry
+        )
+        if is_open and not _is_answered(entry, entries):
+            unresolved = entry
+    return unresolved
 
 
-def _supersedes(entry: LedgerEntry, me: Claimant, since: dt.datetime) -> bool:
-    other = entry.claimant
-    return other.is_same_task(me) and other.try_number > me.try_number and entry.recorded_at > since
+def _is_answered(unresolved: LedgerEntry, entries: Sequence[LedgerEntry]) -> bool:
+    """Tell whether an answer has come to what was sent then, or to what was sent again after it.
+
+    The answer to an attempt that is older than the one in question, and was recorded later, says nothing about it.
+    """
+    asked: dict[Claimant, dt.datetime] = {}
+    for entry in entries:
+        if entry.delivery_status == SENDING:
+            asked[entry.claimant] = entry.recorded_at
+        elif entry.delivery_status in _ANSWERS and entry.recorded_at > unresolved.recorded_at:
+            is_own = entry.claimant == unresolved.claimant
+            if is_own or asked.get(entry.claimant, entry.recorded_at) > unresolved.recorded_at:
+                return True
+    return False
 
 
-def _changed(sent: LedgerEntry, payload_hash: str, newest: dt.datetime) -> Decision:
-    names = ", ".join(changed_fields(sent.payload_hash, payload_hash)) or "its content"
-    return Decision(
-        Action.CONTENT_CHANGED,
-        detail=f"differs from what was sent with this id before: {names}; redeliver='changed' would send it again",
-        newest=newest,
+def latest(entries: Sequence[LedgerEntry], status: str) -> LedgerEntry | None:
+    """Return the newest row with a delivery status.
+
+    :param entries: oldest first.
+    """
+    return next((entry for entry in reversed(entries) if entry.delivery_status == status), None)
+
+
+def _changed(content: ContentDigest, sent: LedgerEntry, newest: LedgerEntry) -> Decision:
+    names = ", ".join(content.differing_fields(sent.payload_hash or "")) or "content"
+    detail = f"its {names} differ from what was sent with this id before; redeliver='changed' would send it again"
+    return Decision(Action.CONTENT_CHANGED, detail=detail, newest=newest)
+
+
+def _unreadable(entry: LedgerEntry) -> str:
+    return (
+        f"its ledger row of {entry.recorded_at} has the delivery_status {entry.delivery_status!r}, which is none of "
+        f"{', '.join(sorted(KNOWN_STATUSES))}; correct that row"
     )

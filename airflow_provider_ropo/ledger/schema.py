@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql, mysql, oracle
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.sql.elements import quoted_name
 
 from airflow_provider_ropo.errors import RopoConfigurationError
+
+log = logging.getLogger(__name__)
+
+_NO_PRIVILEGE = re.compile(r"denied|privilege|permission|readonly|read-only|not authorized", re.IGNORECASE)
 
 # MySQL indexes no text without a length, and it is not alone in keeping no microseconds unless told.
 _CODE = sa.String(255).with_variant(sa.Text(), "postgresql").with_variant(sa.Text(), "sqlite")
@@ -35,6 +41,7 @@ def define_table(name: str) -> sa.Table:
     return sa.Table(
         table,
         sa.MetaData(),
+        sa.Column("destination", sa.String(255)),
         sa.Column("event_id", _CODE, nullable=False),
         sa.Column("usageplacecode", _CODE),
         sa.Column("event_status", sa.String(32)),
@@ -43,13 +50,14 @@ def define_table(name: str) -> sa.Table:
         sa.Column("http_status", sa.Integer()),
         sa.Column("detail", sa.String(1_000)),
         sa.Column("payload_hash", sa.String(128)),
-        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("dag_id", sa.String(250)),
         sa.Column("task_id", sa.String(250)),
         sa.Column("run_id", sa.String(250)),
         sa.Column("map_index", sa.Integer()),
         sa.Column("try_number", sa.Integer()),
-        sa.Column("recorded_at", _MOMENT, nullable=False),
+        sa.Column("process", sa.String(32)),
+        sa.Column("recorded_at", _MOMENT, server_default=_UtcNow(), nullable=False),
         schema=_schema(schema),
         # Left to itself, MySQL takes RE1 and re1 for one place, and may have no letters for what Ropo One says.
         mysql_charset="utf8mb4",
@@ -59,16 +67,122 @@ def define_table(name: str) -> sa.Table:
     )
 
 
-def create_missing(engine: sa.engine.Engine, table: sa.Table, exists: Callable[[], bool]) -> None:
-    """Make the table, and indexes where the database has such a thing."""
+#: Columns that a table of an earlier layout may lack: they can be added without touching its rows.
+ADDED = ("destination", "process")
+
+
+def create_or_upgrade(engine: sa.engine.Engine, table: sa.Table, where: str) -> None:
+    """Create the table if it is missing, with indexes where the database has such a thing; else add what it lacks.
+
+    :param where: how messages name the database.
+    :raises RopoConfigurationError: if this role may not, with the statement that somebody else has to run.
+    """
+    try:
+        there = _columns(engine, table)
+    except SQLAlchemyError as error:
+        if _is_refused(error, table):
+            raise RopoConfigurationError(
+                f"the ledger {table.fullname}{where} may not be read ({_reason(error)}); this role needs SELECT and "
+                "INSERT on it"
+            ) from None
+        _create(engine, table, where)
+        return
+    absent = [name for name in table.c.keys() if name not in there and name not in ADDED]  # noqa: SIM118
+    if absent:
+        raise RopoConfigurationError(
+            f"the table {table.fullname}{where} is no ledger: it has no column {', '.join(absent)}; name another table "
+            "in `ledger_table`"
+        )
+    for name in ADDED:
+        if name not in there:
+            _add(engine, table, name, where)
+
+
+def utc_now(dialect: str) -> sa.ColumnElement[Any] | None:
+    """Return the SQL expression of a database's time in UTC; None where there is none that is known.
+
+    SQLite's is the worker's own.
+    """
+    text = _UTC_NOW.get(dialect)
+    return None if text is None else sa.literal_column(text, sa.DateTime())
+
+
+_UTC_NOW = {
+    "postgresql": "timezone('utc', clock_timestamp())",
+    "redshift": "SYSDATE",
+    "mysql": "UTC_TIMESTAMP(6)",
+    "mariadb": "UTC_TIMESTAMP(6)",
+    "mssql": "SYSUTCDATETIME()",
+    "oracle": "SYS_EXTRACT_UTC(SYSTIMESTAMP)",
+    "snowflake": "SYSDATE()",
+    "bigquery": "CURRENT_DATETIME('UTC')",
+}
+
+
+# Not ColumnElement[…]: SQLAlchemy 1.4 has no types.
+_Expression: Any = sa.ColumnElement
+
+
+class _UtcNow(_Expression):  # type: ignore[misc]
+    """The default of ``recorded_at``, for rows written by hand."""
+
+    inherit_cache = True
+
+
+@compiles(_UtcNow)
+def _compile_utc_now(_element: _UtcNow, compiler: Any, **_options: Any) -> str:
+    # SQLite's CURRENT_TIMESTAMP is UTC; so is a server's whose time zone is, where nothing better is known.
+    text = _UTC_NOW.get(compiler.dialect.name, "CURRENT_TIMESTAMP")
+    return text if text == "CURRENT_TIMESTAMP" else f"({text})"
+
+
+def _columns(engine: sa.engine.Engine, table: sa.Table) -> set[str]:
+    """Return the names of the columns that are there, in small letters."""
+    everything = sa.select(sa.text("*")).select_from(table).where(sa.false())
+    with engine.connect() as connection:
+        return {str(name).casefold() for name in connection.execute(everything).keys()}  # noqa: SIM118
+
+
+def _add(engine: sa.engine.Engine, table: sa.Table, name: str, where: str) -> None:
+    compiler = engine.dialect.ddl_compiler(engine.dialect, None)  # type: ignore[arg-type]
+    column = compiler.get_column_specification(table.c[name])
+    keyword = "ADD" if engine.dialect.name in {"mssql", "oracle"} else "ADD COLUMN"
+    statement = f"ALTER TABLE {compiler.preparer.format_table(table)} {keyword} {column}"
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+    except SQLAlchemyError as error:
+        if name in _columns(engine, table):
+            # Another run has just added it.
+            return
+        raise RopoConfigurationError(
+            f"the ledger {table.fullname}{where} is of an earlier version and lacks the column {name}, which this role "
+            f"may not add ({_reason(error)}); let its owner run: {statement.replace('%%', '%')}"
+        ) from None
+    log.info("The ledger %s was of an earlier version: the column %s was added", table.fullname, name)
+
+
+def _create(engine: sa.engine.Engine, table: sa.Table, where: str) -> None:
     try:
         with engine.begin() as connection:
             # Not every database knows IF NOT EXISTS, and where it does, two runs at once may still collide.
             connection.execute(CreateTable(table))
-    except SQLAlchemyError:
-        if not exists():
-            raise
+    except SQLAlchemyError as error:
+        try:
+            _columns(engine, table)
+        except SQLAlchemyError:
+            if not _is_refused(error, table):
+                raise error from None
+            raise RopoConfigurationError(
+                f"the ledger {table.fullname}{where} does not exist, and this role may not create it "
+                f"({_reason(error)}); grant it CREATE for the first run, or let the database's team create the table "
+                "(the README has its columns)"
+            ) from None
         return
+    _create_indexes(engine, table)
+
+
+def _create_indexes(engine: sa.engine.Engine, table: sa.Table) -> None:
     if engine.dialect.name not in {"sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle"}:
         return
     plain = re.sub(r"\W+", "_", table.name)[:40]
@@ -85,6 +199,20 @@ def create_missing(engine: sa.engine.Engine, table: sa.Table, exists: Callable[[
         except SQLAlchemyError:
             # Another run has just made it; or there is a reason, and then look-ups are slower, not wrong.
             continue
+
+
+def _is_refused(error: SQLAlchemyError, table: sa.Table) -> bool:
+    """Tell whether a database says that this role may not."""
+    # The text may quote the table's name, and with it any word.
+    original = getattr(error, "orig", None)
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    return (
+        _NO_PRIVILEGE.search(_reason(error).replace(table.name, "")) is not None if state is None else state == "42501"
+    )
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 def _parts(name: str) -> list[quoted_name]:

@@ -1,7 +1,7 @@
-"""The buttons on a task instance's page: to the Ropo One server, and to the report.
+"""Operator links: buttons on a task instance's page, to the Ropo One server and to the report.
 
-On Airflow 3 the worker asks for a link when the task ends, and keeps it as an XCom; on Airflow 2 the webserver asks,
-whenever somebody looks. So a link is made of what is in XCom and in the task instance's name, and of nothing else.
+On Airflow 3 the worker computes a link when the task ends, and stores it as an XCom. On Airflow 2 the webserver
+computes it whenever the page is shown. A link is therefore made only from XComs and the task instance's key.
 """
 
 from __future__ import annotations
@@ -9,25 +9,23 @@ from __future__ import annotations
 import logging
 from urllib.parse import quote, urlsplit
 
-import attrs
 from airflow.providers.common.compat.sdk import AirflowPlugin, BaseOperator, BaseOperatorLink, TaskInstanceKey, XCom
 
 from airflow_provider_ropo.reporting.report import REPORT_KEY
 
 log = logging.getLogger(__name__)
 
-#: The tab's part in the address of a task instance's page.
+#: The tab's part of the address of a task instance's page.
 REPORT_ROUTE = "ropo-report"
 
 
-@attrs.define()
 class RopoOneLink(BaseOperatorLink):
-    """Leads to the front page of the server that the events went to."""
+    """Link to the front page of the server that the events were sent to."""
 
     name = "Ropo One"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the server's address as the task's report has it; empty if there is none."""
+        """Return the server's address from the task's report; empty if there is none."""
         try:
             report = XCom.get_value(ti_key=ti_key, key=REPORT_KEY)
         except Exception as error:  # noqa: BLE001 - Airflow's API server may answer with anything; a link is no reason to fail
@@ -39,21 +37,20 @@ class RopoOneLink(BaseOperatorLink):
         return server.rstrip("/") + "/"
 
 
-@attrs.define()
 class ReportLink(BaseOperatorLink):
-    """Leads to the report, the tab on the task instance's page."""
+    """Link to the report, a tab on the task instance's page."""
 
     name = "Report"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the tab's address, relative to the UI's own base: whatever path Airflow is served under, it fits."""
-        # As Airflow's own pages write it: another spelling would be the same page, but not the same tab to them.
+        """Return the tab's address, relative to the UI's base URL, so that it works under any path."""
+        # Escaped as Airflow's own pages do it: with another spelling, they would not mark this tab as the current one.
         dag, run, task = (quote(part, safe=":+~") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
         mapped = f"/mapped/{ti_key.map_index}" if ti_key.map_index >= 0 else ""
         return f"dags/{dag}/runs/{run}/tasks/{task}{mapped}/plugin/{REPORT_ROUTE}"
 
 
-#: Whether Airflow's UI has a place for the report: 3.1 and later.
+#: True if Airflow's UI can show the report: 3.1 and later.
 HAS_TABS = hasattr(AirflowPlugin, "external_views")
-#: On every operator of ours.
+#: The links of every operator in this package.
 LINKS: tuple[BaseOperatorLink, ...] = (RopoOneLink(), ReportLink()) if HAS_TABS else (RopoOneLink(),)

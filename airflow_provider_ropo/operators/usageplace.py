@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, Context
 from jinja2 import Undefined
 
-from airflow_provider_ropo.delivery import Delivery
-from airflow_provider_ropo.errors import DeliveriesFailedError, RopoError
-from airflow_provider_ropo.event.model import RowReader
+from airflow_provider_ropo.errors import DeliveriesFailedError
 from airflow_provider_ropo.hooks.ropo import RopoHook
-from airflow_provider_ropo.intake.reader import take_mappings, take_query
-from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy, OnUnconfirmed, Redeliver
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.links.ropo import LINKS
-from airflow_provider_ropo.pipeline import Posting, preview_posts
+from airflow_provider_ropo.pipeline import MappingRows, QueryRows, RowSource, RunResult, deliver
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.task import options, retry_policy
-from airflow_provider_ropo.task.connections import claimant_of, database_hook, open_ledger
+from airflow_provider_ropo.task.connections import claimant_of, open_ledger, open_warehouse
 from airflow_provider_ropo.task.data_interval import RunDates, refuse_empty_window
 from airflow_provider_ropo.task.lineage import add_counts_to_asset_events, openlineage_of
 from airflow_provider_ropo.task.metrics import RunMetrics
@@ -33,7 +28,6 @@ from airflow_provider_ropo.task.no_retry import no_retry_on_misconfiguration, wi
 from airflow_provider_ropo.task.options import is_literal_rows, parse_bool
 from airflow_provider_ropo.task.redaction import RedactedRows
 from airflow_provider_ropo.task.report_publisher import report_publisher
-from airflow_provider_ropo.timezones import find_timezone
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -48,6 +42,10 @@ class UsageplaceEventOperator(BaseOperator):
     that can be sent is sent; then the task fails once if anything is not at Ropo One. Rejected and invalid
     rows alone are no reason for an Airflow retry; anything that may pass is. The payload is that of the API reference
     (https://dev.ropo.com/api-reference/usageplace).
+
+    Every parameter but ``statuses`` and ``sql_hook_params`` is a template field, so that it can be a template or
+    another task's output. A number may be text, as a template gives it (``"0.1"``, ``"5"``), and ``rate_limit`` the
+    text ``None``. What is no template is checked when the DAG is parsed, the rest when the task runs, before it reads.
 
     :param sql: query or ``.sql`` file, templated; one row per event, or one per event and invoice.
     :param sql_conn_id: the warehouse: any connection whose hook is a ``DbApiHook``.
@@ -80,12 +78,20 @@ class UsageplaceEventOperator(BaseOperator):
         "parameters",
         "events",
         "ropo_conn_id",
+        "columns",
         "ledger_table",
         "ledger_conn_id",
+        "redeliver",
+        "on_unconfirmed",
+        "claim_timeout",
+        "max_workers",
+        "rate_limit",
+        "max_failed",
+        "on_empty",
         "preview",
     )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json", "columns": "json"}
     ui_color = "#d9ecf2"
     operator_extra_links = LINKS
 
@@ -102,15 +108,15 @@ class UsageplaceEventOperator(BaseOperator):
         ropo_conn_id: str = RopoHook.default_conn_name,
         ledger_table: str | None = None,
         ledger_conn_id: str | None = None,
-        redeliver: Redeliver = "never",
-        on_unconfirmed: OnUnconfirmed = "resend",
-        claim_timeout: float = 600,
-        max_workers: int = 8,
-        rate_limit: float | None = None,
-        max_failed: float = 0,
-        on_empty: Literal["succeed", "skip", "fail"] = "succeed",
+        redeliver: Redeliver | str = "never",
+        on_unconfirmed: OnUnconfirmed | str = "resend",
+        claim_timeout: float | str = 600,
+        max_workers: int | str = 8,
+        rate_limit: float | str | None = None,
+        max_failed: float | str = 0,
+        on_empty: str = "succeed",
         preview: bool | str = False,
-        **kwargs: Any,  # noqa: ANN401 - as Airflow's
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         retry_policy.use_retry_after(self)
@@ -136,43 +142,51 @@ class UsageplaceEventOperator(BaseOperator):
         self.preview = preview
         self._dates_used: dict[str, Any] = {}
         self._stop: threading.Event | None = None
-        options.check(self)
+        options.check_when_parsed(self)
 
     def execute(self, context: Context) -> dict[str, int]:
-        """Read, set in order, post, report."""
+        """Run, push the counts, and fail once if not every event is at Ropo One."""
         with no_retry_on_misconfiguration():
-            summary, stopped = self.deliver(context, preview=parse_bool("preview", self.preview))
-            return self._report(summary, stopped, context)
+            return self._end(self.deliver(context, preview=parse_bool("preview", self.preview)), context)
 
-    def deliver(self, context: Context, *, preview: bool) -> tuple[DeliverySummary, RopoError | None]:
-        """Read, set in order, post; return the counts, and why nothing more could be posted, if so."""
-        self._stop = stop = threading.Event()
+    def deliver(self, context: Context, *, preview: bool) -> RunResult:
+        """Run with the rendered parameters and Airflow's connections; return how the run ended."""
+        self._stop = threading.Event()
         summary = DeliverySummary(preview=preview)
-        show = report_publisher(context, as_xcom=self.do_xcom_push)
+        publish = report_publisher(context, as_xcom=self.do_xcom_push)
         with (
             RunMetrics(context, summary, preview=preview) as metrics,
-            Report(summary, show, preview=preview) as report,
+            Report(summary, publish, preview=preview) as report,
         ):
             refuse_empty_window(self._dates_used)
+            options.check(self)
             hook = RopoHook(self.ropo_conn_id)
+            settings = hook.settings
             for each in (metrics, report):
-                each.set_server(server=hook.settings.server)
-            with Spool(find_timezone(hook.settings.timezone)) as spool, self._ledger(context) as ledger:
-                if ledger is not None and not preview:
-                    ledger.prepare()
-                summary.rows = self._read_into(spool, hook.settings.timezone)
-                for error in spool.invalid():
-                    summary.add(Delivery.of_invalid_row(error))
+                each.set_server(server=settings.server)
+            run_options = options.delivery_options(
+                self, timezone=settings.timezone, jobid_as_string=settings.jobid_as_string, preview=preview
+            )
+            with self._ledger(context, settings.destination, options.ledger_policy(self)) as ledger:
                 try:
-                    stopped = self._post(hook, spool, ledger, report, metrics, stop, preview=preview)
+                    result = deliver(
+                        self._rows(),
+                        hook.get_conn(),
+                        ledger,
+                        run_options,
+                        report=report,
+                        stop=self._stop,
+                        on_delivery=metrics.on_delivery,
+                    )
                 except BaseException:
-                    self._push(summary.as_dict(), context)
+                    if summary.rows:
+                        self._push(summary.as_dict(), context)
                     raise
-            metrics.ends_with(stopped or summary.failure(self.max_failed))
-        return summary, stopped
+            metrics.ends_with(result.error)
+        return result
 
     def on_kill(self) -> None:
-        """End the posting: what is in flight is waited for a moment, and what became of it remembered."""
+        """End the posting: what is in flight is waited for a moment, and its delivery status recorded."""
         if self._stop is not None:
             self._stop.set()
 
@@ -182,11 +196,11 @@ class UsageplaceEventOperator(BaseOperator):
             self.sql, self.sql_conn_id, self.sql_hook_params, self.parameters, ropo_conn_id=self.ropo_conn_id
         )
 
-    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:  # noqa: ANN401
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the templates, noting which of the run's dates they use."""
         super().render_template_fields(self._noting(context), jinja_env)
 
-    def render_template(self, content: Any, context: Context, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def render_template(self, content: Any, context: Context, *args: Any, **kwargs: Any) -> Any:
         """Render one value; also the way in for mapped tasks."""
         is_events = content is self.events
         with no_retry_on_misconfiguration():
@@ -198,84 +212,43 @@ class UsageplaceEventOperator(BaseOperator):
             return RedactedRows(rendered)
         return rendered
 
-    def _noting(self, context: Any) -> Any:  # noqa: ANN401
+    def _noting(self, context: Any) -> Any:
         return context if isinstance(context, RunDates) else RunDates(context, self._dates_used)
 
-    def _read_into(self, spool: Spool, timezone: str) -> int:
-        """Read every row into the spool, let the warehouse go, and return how many rows there were."""
-        make_reader = partial(RowReader, columns=self.columns, statuses=self.statuses, timezone=timezone)
-        started = time.monotonic()
+    def _rows(self) -> RowSource:
         if self._takes_events:
-            rows = take_mappings(spool, self.events, make_reader, columns=self.columns, source=self._source)
-        else:
-            with closing(self._warehouse()) as connection:
-                rows = take_query(spool, connection, str(self.sql), self.parameters, make_reader)
-        self.log.info("Read %s rows in %.1f s", f"{rows:,}", time.monotonic() - started)
-        return rows
+            return MappingRows(self.events, self._source)
+        return QueryRows(
+            partial(open_warehouse, str(self.sql_conn_id), self.sql_hook_params), str(self.sql), self.parameters
+        )
 
     @property
     def _source(self) -> str:
         """What the rows come from, in messages."""
         return "`events`" if self._takes_events else "the query"
 
-    def _warehouse(self) -> Any:  # noqa: ANN401 - PEP 249 has no type
-        hook = database_hook(str(self.sql_conn_id), self.sql_hook_params)
-        session = hook.get_conn()
-        if hook.supports_autocommit:
-            # A server-side cursor lives in a transaction.
-            hook.set_autocommit(session, False)  # noqa: FBT003 - Airflow's signature
-        return session
-
-    def _ledger(self, context: Context) -> AbstractContextManager[DeliveryLedger | None]:
+    def _ledger(
+        self, context: Context, destination: str, policy: LedgerPolicy
+    ) -> AbstractContextManager[DeliveryLedger | None]:
         if not self.ledger_table:
             return nullcontext()
         conn_id = self.ledger_conn_id or str(self.sql_conn_id)
-        same = conn_id == self.sql_conn_id
-        hook = database_hook(conn_id, self.sql_hook_params if same else None)
-        policy = LedgerPolicy(self.redeliver, self.on_unconfirmed, self.claim_timeout)
-        return closing(open_ledger(hook, self.ledger_table, claimant_of(context, self.task_id), policy))
+        hook_params = self.sql_hook_params if conn_id == self.sql_conn_id else None
+        me = claimant_of(context, self.task_id)
+        return closing(open_ledger(conn_id, hook_params, self.ledger_table, destination, me, policy))
 
-    def _post(
-        self,
-        hook: RopoHook,
-        spool: Spool,
-        ledger: DeliveryLedger | None,
-        report: Report,
-        metrics: RunMetrics,
-        stop: threading.Event,
-        *,
-        preview: bool,
-    ) -> RopoError | None:
-        """Post what was read, or show what would be; return why nothing more could be posted, if so."""
-        if preview:
-            known = ledger if ledger is not None and ledger.exists() else None
-            preview_posts(spool, known, report.summary, jobid_as_string=hook.settings.jobid_as_string)
-            return None
-        posting = Posting(
-            hook.get_conn(),
-            report,
-            ledger,
-            jobid_as_string=hook.settings.jobid_as_string,
-            max_workers=self.max_workers,
-            rate_limit=self.rate_limit,
-            stop=stop,
-            on_delivery=metrics.on_delivery,
-        )
-        return posting.run(spool)
-
-    def _report(self, summary: DeliverySummary, stopped: RopoError | None, context: Context) -> dict[str, int]:
-        """Say the counts, and fail once if they are not good."""
-        failure = summary.failure(self.max_failed)
-        counts = summary.as_dict()
-        empty = not summary.rows and self.on_empty != "succeed"
-        if stopped is not None or failure is not None or empty:
+    def _end(self, result: RunResult, context: Context) -> dict[str, int]:
+        """Return the counts, or push them and fail once if they are not good."""
+        summary, counts = result.summary, result.summary.as_dict()
+        is_empty = not summary.rows and self.on_empty != "succeed"
+        if result.error is not None or is_empty:
             self._push(counts, context)
-        if stopped is not None:
+        if result.stopped is not None:
             self.log.error("%s", summary)
-            raise stopped
-        if failure is not None:
-            raise failure if summary.retryable else without_retry(failure)
-        if empty:
+            raise result.stopped
+        if result.failure is not None:
+            raise result.failure if summary.retryable else without_retry(result.failure)
+        if is_empty:
             self._end_empty()
         self.log.info("%s", summary)
         add_counts_to_asset_events(self.outlets, counts, context)

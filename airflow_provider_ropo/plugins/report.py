@@ -1,7 +1,7 @@
-"""The pages "Ropo One" in Airflow's UI: a task instance's report, and the latest runs (Airflow 3.1 and later).
+"""Plugin with the pages "Ropo One": a task instance's report, and the latest runs (Airflow 3.1 and later).
 
-They are static. What they show they read from Airflow's own REST API, in the viewer's browser and with the viewer's
-session, so they show what the viewer may see and nothing else.
+The pages are static. They read their data from Airflow's own REST API, in the viewer's browser and with the viewer's
+session, so they show only what the viewer may see.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 STATIC = Path(__file__).parent / "static"
-#: The part of the address the pages are under; relative in what Airflow's pages refer to, which may be under a path
-#: of their own (``[api] base_url``).
+#: The path of the pages. Airflow's pages refer to it as a relative path, because Airflow itself may be served under a
+#: path (``[api] base_url``).
 PREFIX = "ropo-one"
 
 HEADERS = {
-    # Nothing from elsewhere, nothing inline, and in nobody else's frame.
+    # Nothing from other servers, nothing inline, and no frame on other sites.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
     "x-content-type-options": "nosniff",
-    # Asked for again each time, and sent again only after an upgrade.
+    # Browsers check for a new version each time, but download it only after an upgrade.
     "cache-control": "no-cache",
 }
 
 
 class Pages:
-    """Serves the files of one folder; an ASGI application.
+    """ASGI application that serves the files of the folder ``static``.
 
-    Airflow loads plugins wherever it runs, in workers too: what serves the files is imported with the first request.
+    Airflow loads plugins in every process, workers too, so the web framework is imported with the first request.
     """
 
     @cached_property
@@ -82,7 +82,7 @@ RUNS_VIEW = {
 
 
 class RopoPlugin(AirflowPlugin):
-    """Adds the pages, where Airflow's UI has a place for them; before 3.1 it has none, and nothing is added."""
+    """Airflow plugin that adds the pages; before Airflow 3.1 it adds nothing."""
 
     name = "ropo_one"
     fastapi_apps: list[Any] = [{"app": Pages(), "url_prefix": f"/{PREFIX}", "name": "Ropo One"}] if HAS_TABS else []

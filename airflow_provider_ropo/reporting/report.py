@@ -1,4 +1,4 @@
-"""How far a run is, and what became of it: for the log now and then, and for whoever shows it to a person."""
+"""Progress and result of a run: for the log now and then, and for Airflow's pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from airflow_provider_ropo.delivery import Delivery
+from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
 from airflow_provider_ropo.errors import RopoError
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two lines in the log, and between two reports shown while events are posted.
 LOG_EVERY, SHOW_EVERY = 10.0, 3.0
-#: So many times as long as it takes to show a report, none is shown: the posting stands still meanwhile.
+#: After a report is published, none is for this number of times as long as that took: the calling thread waits for it.
 REST = 20
 #: Characters of a text that are enough for a report, which has to stay small.
 LONGEST = 300
@@ -72,7 +72,7 @@ class Report:
         self._about["server"] = server
 
     def start_posting(self, total: int) -> None:
-        """Begin to post so many events."""
+        """Begin to post that many events."""
         self._state, self._total = POSTING, total
         self._started = self._logged = self._clock()
         if self._show_again < math.inf:
@@ -83,14 +83,26 @@ class Report:
         self._done += 1
         self.summary.add(delivery)
 
+    def on_unsent(self, delivery: Delivery) -> None:
+        """Count one more event that the run did not come to."""
+        if delivery.status is DeliveryStatus.UNDELIVERED:
+            self.count_undelivered(1)
+        else:
+            self.on_delivery(delivery)
+
+    def count_undelivered(self, count: int) -> None:
+        """Count events that the run did not come to; none of them is named, as they all have one reason."""
+        self._done += count
+        self.summary.count_undelivered(count)
+
     @property
     def is_due(self) -> bool:
-        """Is it time to say how far it is?"""
+        """Return whether progress is to be logged or published now."""
         now = self._clock()
         return now - self._logged >= LOG_EVERY or now >= self._show_again
 
     def publish(self) -> None:
-        """Say how far it is: in the log, and to whoever looks, each if it is due."""
+        """Log and publish the progress, each if it is due."""
         now = self._clock()
         if now - self._logged >= LOG_EVERY:
             self._logged = now

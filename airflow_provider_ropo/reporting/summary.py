@@ -1,11 +1,11 @@
-"""What became of all events together."""
+"""Counts of the delivery statuses of a run, and the error that they end it with."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
-from airflow_provider_ropo.delivery import ARRIVED, NAMED, PERMANENT, Delivery, DeliveryStatus
+from airflow_provider_ropo.delivery import ARRIVED, NAMED, PERMANENT, SUCCESSFUL, Delivery, DeliveryStatus
 from airflow_provider_ropo.errors import DeliveriesFailedError
 
 #: How many failed events a summary remembers.
@@ -31,7 +31,7 @@ class DeliverySummary:
     def add(self, delivery: Delivery) -> None:
         """Count one delivery."""
         self._counts[delivery.status] += 1
-        if delivery.status not in ARRIVED:
+        if delivery.status not in SUCCESSFUL:
             self._failed += 1
             if len(self.failures) < REMEMBERED:
                 self.failures.append(delivery)
@@ -53,7 +53,7 @@ class DeliverySummary:
     def failed(self) -> int:
         """How many are not at Ropo One; in a preview, of those that would not even be posted."""
         would = self._counts[DeliveryStatus.UNDELIVERED] if self._preview else 0
-        return self.events - self.count(*ARRIVED) - would
+        return self.events - self.count(*SUCCESSFUL) - would
 
     def as_dict(self) -> dict[str, int]:
         """Return what goes to XCom: whole numbers and nothing else."""
@@ -63,7 +63,7 @@ class DeliverySummary:
     def failure(self, max_failed: float = 0) -> DeliveriesFailedError | None:
         """Return the error to end the task with, or None if all is well enough.
 
-        :param max_failed: rejected and invalid events tolerated: a count, or a fraction below 1.
+        :param max_failed: rejected, invalid and changed events tolerated: a count, or a fraction below 1.
         """
         failed = self.count(*PERMANENT)
         # Divided, not multiplied: 0.29 * 100 is less than 29.
@@ -74,11 +74,11 @@ class DeliverySummary:
 
     @property
     def retryable(self) -> bool:
-        """Is there anything that another run may bring to a good end?"""
+        """Return whether another run may deliver something that this one did not."""
         return self._failed > self.count(*PERMANENT)
 
     def __str__(self) -> str:
-        """Say the counts, and name the first failures."""
+        """Return the counts, and the first failures by name."""
         counts = {status: f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])}
         lines = [f"{self.count(*ARRIVED):,} of {self.events:,} events are at Ropo One: {', '.join(counts.values())}"]
         if self._preview:

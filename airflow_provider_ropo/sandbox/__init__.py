@@ -1,4 +1,4 @@
-"""A local Ropo One for trying things out and for tests.
+"""A local Ropo One, for demonstrations and tests.
 
 From a shell: ``python -m airflow_provider_ropo.sandbox --port 8099``. From a test::
 
@@ -9,8 +9,8 @@ From a shell: ``python -m airflow_provider_ropo.sandbox --port 8099``. From a te
         ...  # point a connection at sandbox.url
         assert sandbox.events == [...]
 
-The sandbox shares no code with the rest of the provider. It reads Ropo's documentation a second time, so that
-a misunderstanding in one of the two shows as a refusal instead of passing unnoticed through both.
+The sandbox shares no code with the rest of the provider. It is a second implementation of Ropo's documentation: if one
+of the two misunderstands it, the sandbox refuses the event and the error is noticed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXTRA_MISSING = "The sandbox needs FastAPI and uvicorn: pip install 'airflow-pro
 
 
 def __getattr__(name: str) -> object:
-    """Import the server on first use: its packages come with the extra ``sandbox`` only."""
+    """Import the server on first use: its packages are installed only with the extra ``sandbox``."""
     if name != "Sandbox":
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)

@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_ropo.sandbox``: a local Ropo One until Ctrl+C."""
+"""``python -m airflow_provider_ropo.sandbox``: run a local Ropo One until Ctrl+C."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the sandbox as the command line says."""
+    """Run the sandbox with the options of the command line."""
     options = _parser().parse_args(arguments)
     try:
         from airflow_provider_ropo.sandbox.server import listen
@@ -24,14 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         listening = listen(options.host, options.port)
     except (OSError, OverflowError) as error:
-        sys.exit(_why_not(options, error))
+        sys.exit(_listen_error(options, error))
     with listening:
         _serve(options, listening)
 
 
-def _why_not(options: argparse.Namespace, error: Exception) -> str:
+def _listen_error(options: argparse.Namespace, error: Exception) -> str:
     if getattr(error, "errno", None) == errno.EADDRINUSE:
-        return f"Port {options.port} on {options.host} is taken: choose another with --port"
+        return f"Port {options.port} on {options.host} is in use: choose another with --port"
     return f"Cannot listen on {options.host} port {options.port}: {error}"
 
 
@@ -49,7 +49,7 @@ def _serve(options: argparse.Namespace, listening: socket.socket) -> None:
     url = address(listening)
     print(
         f"Ropo One sandbox listens on {url} (cid {settings.cid}, apicode {settings.apicode}); "
-        f"watch the events come in on {url}/",
+        f"its page {url}/ shows the events that arrive",
         flush=True,
     )
     try:
@@ -61,17 +61,17 @@ def _serve(options: argparse.Namespace, listening: socket.socket) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_ropo.sandbox",
-        description="A local Ropo One: takes events like the real one and shows them on a page.",
+        description="A local Ropo One: accepts events like the real one and shows them on a page.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=8099, help="port to listen on; 0 picks a free one")
     add("--cid", default="1000011", help="customer number that may sign in")
-    add("--apicode", default="sandbox", help="API code that goes with it")
+    add("--apicode", default="sandbox", help="API code of that customer number")
     add("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="delay of every answer to an event")
-    add("--token-ttl", type=_seconds, default=7200.0, metavar="SECONDS", help="how long a token is good")
-    add("--accept-jobid-string", action="store_true", help='accept "1234" for a jobid too, not only 1234')
+    add("--token-ttl", type=_seconds, default=7200.0, metavar="SECONDS", help="how long a token is valid")
+    add("--accept-jobid-string", action="store_true", help='accept a jobid as text ("1234"), too')
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The two calls of Ropo One that the provider makes, and a window to watch them through.
+"""Web application of the sandbox: the two API calls that the provider uses, and a page that shows the events.
 
 Ropo developer documentation, API reference, pages "Auth" (``POST /rest/token``), "Usageplace"
 (``POST /rest/usageplace/event``) and "Models" (``HttpApiProblem``).
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 UNKNOWN_PLACE = "UNKNOWN"
-"""Usage place codes that start like this are refused: the documented way to see a rejection."""
+"""Usage place codes that start with this are refused, so that a rejection can be tried out."""
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -35,7 +35,7 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be chosen when a sandbox starts."""
+    """Settings of a sandbox, fixed when it starts."""
 
     cid: str = "1000011"
     apicode: str = "sandbox"
@@ -47,14 +47,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer other than 200; 401 goes without content, 400 as ``HttpApiProblem``."""
+    """An answer other than 200: a 401 has no content, a 400 has an ``HttpApiProblem``."""
 
     status: HTTPStatus
     title: str
     detail: str
 
     def response(self) -> Response:
-        """Put it the way Ropo does."""
+        """Return it as an HTTP response in Ropo's format."""
         if self.status == HTTPStatus.UNAUTHORIZED:
             return Response(status_code=self.status)
         problem = {"type": "about:blank", "title": self.title, "detail": self.detail}
@@ -62,7 +62,7 @@ class Refusal:
 
 
 class LocalRopo:
-    """One sandbox: its memory, and what it does with each request."""
+    """State of one sandbox, and its answers to requests."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -70,18 +70,18 @@ class LocalRopo:
         self.event_faults = FaultQueue()
         self.sign_in_faults = FaultQueue()
         self.stopping = asyncio.Event()
-        self.reset: Callable[[Request], None] = _cannot_cut
+        self.reset: Callable[[Request], None] = _reset_unavailable
         self._tokens = TokenIssuer(settings.token_ttl)
 
     def clear(self) -> None:
-        """Forget arrivals, counts and unused faults. Tokens stay valid."""
+        """Delete arrivals, counts and unused faults. Tokens stay valid."""
         self.request_log.clear()
         self.event_faults.clear()
         self.sign_in_faults.clear()
 
     async def sign_in(self, request: Request) -> Response:
         """``POST /rest/token``."""
-        usual = self._judge_sign_in(await request.body())
+        usual = self._check_sign_in(await request.body())
         fault = self.sign_in_faults.take()
         if fault.takes_effect and usual.status_code == HTTPStatus.CREATED:
             self.request_log.signed_in()
@@ -89,7 +89,7 @@ class LocalRopo:
 
     async def report_event(self, request: Request) -> Response:
         """``POST /rest/usageplace/event``."""
-        payload, refusal = self._judge_event(request.headers.get("authorization", ""), await request.body())
+        payload, refusal = self._check_event(request.headers.get("authorization", ""), await request.body())
         fault = self.event_faults.take(payload.get("usageplacecode") if isinstance(payload, dict) else None)
         if not fault.takes_effect:
             self.request_log.record(payload, fault.status, fault.label)
@@ -108,7 +108,7 @@ class LocalRopo:
         limit: Annotated[int | None, Query(ge=0)] = None,
         newest: bool = False,
     ) -> Response:
-        """``GET /events``: what arrived, oldest first; without ``all``, only what was accepted."""
+        """``GET /events``: the events that arrived, oldest first; without ``all``, only the accepted ones."""
         return _json(self.request_log.rows(refused=everything, after=after, limit=limit, newest=newest))
 
     async def forget_events(self) -> Response:
@@ -122,7 +122,7 @@ class LocalRopo:
         return _json({"status": "ok", "sign_ins": log.sign_ins, "accepted": log.accepted, "refused": log.refused})
 
     async def summary(self) -> Response:
-        """``GET /summary``: what the page shows above its table."""
+        """``GET /summary``: the values that the page shows above its table."""
         log = self.request_log
         return _json(
             {
@@ -142,7 +142,7 @@ class LocalRopo:
         headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store"}
         return Response(html, media_type="text/html", headers=headers)
 
-    def _judge_sign_in(self, body: bytes) -> Response:
+    def _check_sign_in(self, body: bytes) -> Response:
         try:
             pair = schema.parse_json(body)
         except schema.NotJsonError as error:
@@ -154,7 +154,7 @@ class LocalRopo:
             return _sign_in_error(3, "Unknown customer number or wrong API code")
         return _json({"token": self._tokens.issue(self.settings.cid)}, HTTPStatus.CREATED)
 
-    def _judge_event(self, authorization: str, body: bytes) -> tuple[Any, Refusal | None]:
+    def _check_event(self, authorization: str, body: bytes) -> tuple[Any, Refusal | None]:
         try:
             payload, unreadable = schema.parse_json(body), None
         except schema.NotJsonError as error:
@@ -163,9 +163,9 @@ class LocalRopo:
         if scheme.lower() != "bearer" or not self._tokens.recognises(token.strip()):
             detail = "the bearer token is missing, has expired or was not given by this sandbox"
             return payload, Refusal(HTTPStatus.UNAUTHORIZED, "Unauthorized", detail)
-        return payload, unreadable or self._judge_payload(payload)
+        return payload, unreadable or self._check_payload(payload)
 
-    def _judge_payload(self, payload: Any) -> Refusal | None:  # noqa: ANN401 - it is what has to be found out
+    def _check_payload(self, payload: Any) -> Refusal | None:
         found = schema.problems(payload, accept_jobid_string=self.settings.accept_jobid_string)
         if found:
             return Refusal(HTTPStatus.BAD_REQUEST, "Invalid event", "; ".join(found))
@@ -175,7 +175,7 @@ class LocalRopo:
         return None
 
     async def _answer(self, request: Request, usual: Response, fault: Fault, delay: float) -> Response:
-        # A stopping server waits for no one, however long the answer was to take.
+        # A server that is stopping does not wait for the delay to end.
         if delay:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), delay)
@@ -189,7 +189,7 @@ class LocalRopo:
 
 
 def create_app(ropo: LocalRopo) -> FastAPI:
-    """Lay the paths to a sandbox. FastAPI's own pages are left out: they load scripts from elsewhere."""
+    """Return the application with the routes of a sandbox, without FastAPI's own pages, which load external scripts."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     routes: list[tuple[str, str, Callable[..., Awaitable[Response]]]] = [
         ("POST", "/rest/token", ropo.sign_in),
@@ -202,24 +202,24 @@ def create_app(ropo: LocalRopo) -> FastAPI:
     ]
     for method, path, endpoint in routes:
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(ClientDisconnect, _client_disconnected)
     return app
 
 
 def _json(content: object, status: int = HTTPStatus.OK, media_type: str = "application/json") -> Response:
-    # Escaped to ASCII: half a surrogate pair, which JSON can express and UTF-8 cannot, comes through too.
+    # Escaped to ASCII, so that half a surrogate pair can be sent, too: JSON can express it, UTF-8 cannot.
     return Response(json.dumps(content), status, {"Cache-Control": "no-store"}, media_type)
 
 
 def _sign_in_error(error_id: int, text: str) -> Response:
-    """Only the shape is documented; the numbers are the sandbox's own."""
+    """Return a sign-in error. Only its format is documented; the error numbers are the sandbox's own."""
     return _json({"errorId": error_id, "errorText": text}, HTTPStatus.BAD_REQUEST)
 
 
-def _cannot_cut(_request: Request) -> None:
-    raise RuntimeError("Only a running server can cut a connection")
+def _reset_unavailable(_request: Request) -> None:
+    raise RuntimeError("Only a running server can reset a connection")
 
 
-async def _gone(_request: Request, _error: Exception) -> Response:
-    """Answer no one: the sender hung up in the middle of its request, and that is no error of the sandbox."""
+async def _client_disconnected(_request: Request, _error: Exception) -> Response:
+    """Return a response that nobody receives: a client that disconnects is not an error of the sandbox."""
     return Response(status_code=HTTPStatus.BAD_REQUEST)

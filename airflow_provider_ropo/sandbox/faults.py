@@ -1,4 +1,4 @@
-"""Scripted trouble: what a real server and a real network do on a bad day, on demand."""
+"""Scripted faults: errors of a server or a network, produced on demand."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fault:
-    """What shall happen to one coming request; the default is that nothing unusual does.
+    """A fault for one future request; by default, the request is handled as usual.
 
     - a busy server: ``Fault(status=503, headers={"Retry-After": "1"})``
-    - a page where JSON was expected: ``Fault(status=200, body=b"<html>")``
+    - a web page instead of JSON: ``Fault(status=200, body=b"<html>")``
     - an answer that comes too late: ``Fault(delay=30)``
-    - a connection cut after the event was taken in: ``Fault(cut=True, remember=True)``
-    - a connection cut before it was: ``Fault(cut=True)``
+    - a connection reset after the event was accepted: ``Fault(cut=True, remember=True)``
+    - a connection reset before it was accepted: ``Fault(cut=True)``
     """
 
     status: int | None = None
@@ -26,39 +26,39 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     delay: float = 0.0
-    """Seconds before the answer (or the cut). A remembered event is remembered before the wait."""
+    """Seconds before the answer (or the reset). With ``remember``, the event is recorded before the delay."""
     remember: bool = False
-    """The request takes effect as usual, although its sender gets something else than the usual answer."""
+    """The request takes effect as usual, although the client does not get the usual answer."""
     cut: bool = False
     """Reset the connection instead of answering."""
     usageplacecode: str | None = None
-    """Wait for an event of this usage place, and let the events of other places pass."""
+    """Apply only to an event of this usage place; events of other places are not affected."""
 
     @property
     def takes_effect(self) -> bool:
-        """Whether the request is treated as usual, which it always is if its answer is the usual one."""
+        """True if the request takes effect as usual; always so if its answer is the usual one."""
         return self.remember or (self.status is None and not self.cut)
 
     @property
     def label(self) -> str:
-        """What the list of arrivals calls it."""
-        return "scripted fault: connection cut" if self.cut else "scripted fault"
+        """The name of the fault in the list of arrivals."""
+        return "scripted fault: connection reset" if self.cut else "scripted fault"
 
 
 class FaultQueue:
-    """Faults in the order in which they were scripted; each is used once."""
+    """Queue of scripted faults; each is used once."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
 
     def extend(self, faults: Iterable[Fault]) -> None:
-        """Add faults behind those that still wait."""
+        """Add faults at the end of the queue."""
         with self._lock:
             self._faults.extend(faults)
 
     def take(self, usageplacecode: object = None) -> Fault:
-        """Take the first fault meant for this usage place or for any, or a harmless one."""
+        """Remove and return the first fault for this usage place or for any; if there is none, one without effect."""
         with self._lock:
             for index, fault in enumerate(self._faults):
                 if fault.usageplacecode in (None, usageplacecode):

@@ -1,4 +1,4 @@
-"""What the sandbox remembers: every event that arrived, and how it was answered. In memory only."""
+"""Log of the events that arrived at the sandbox, and of the answers. Kept in memory only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 KEPT = 100_000
-"""Arrivals remembered; older ones are forgotten, but stay in the counts."""
+"""Maximum number of arrivals kept; older ones are dropped, but are still counted."""
 
 
 @dataclass(frozen=True)
@@ -21,22 +21,22 @@ class Arrival:
     received_at: str
     """UTC, ISO 8601."""
     http_status: int | None
-    """None: a scripted fault cut the connection instead of answering."""
+    """None if a scripted fault reset the connection instead of answering."""
     repeated: bool
     """Accepted, and an event with the same ``id`` had been accepted before."""
     problem: str | None
-    """Why it was not accepted; None if it was."""
+    """Why the event was not accepted; None if it was."""
     payload: Any
-    """The body as parsed; None if it was not JSON."""
+    """The parsed body; None if it was not JSON."""
 
     @property
     def accepted(self) -> bool:
-        """Whether the event counts as taken in, whatever its sender was told."""
+        """True if the event counts as accepted, whatever the client's answer was."""
         return self.problem is None
 
 
 class RequestLog:
-    """The arrivals and their counts. Written by the server's thread, read by any."""
+    """Arrivals and their counts. Written by the server's thread, read by any thread."""
 
     def __init__(self, keep: int = KEPT) -> None:
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class RequestLog:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything, as if just started."""
+        """Delete everything, as after a start."""
         with self._lock:
             self._arrivals.clear()
             self._ids: set[str] = set()
@@ -58,16 +58,16 @@ class RequestLog:
             self.sign_ins += 1
 
     def record(self, payload: object, http_status: int | None, problem: str | None = None) -> None:
-        """Remember an arrival; it counts as accepted if there is no problem with it."""
+        """Record an arrival; it counts as accepted if ``problem`` is None."""
         with self._lock:
             self._count += 1
-            repeated = problem is None and self._meet(payload)
+            repeated = problem is None and self._is_repeated(payload)
             self._arrivals.append(Arrival(self._count, _now(), http_status, repeated, problem, payload))
             self.accepted += problem is None
             self.refused += problem is not None
             self.repeated += repeated
 
-    def _meet(self, payload: Any) -> bool:  # noqa: ANN401 - an accepted payload, hence one with an id
+    def _is_repeated(self, payload: Any) -> bool:
         known = payload["id"] in self._ids
         self._ids.add(payload["id"])
         return known
@@ -77,14 +77,14 @@ class RequestLog:
     ) -> list[Arrival]:
         """Return arrivals numbered above ``after``, oldest first, or newest first."""
         with self._lock:
-            # Numbers have no gaps, so what follows `after` is found without looking at the rest.
+            # Numbers have no gaps, so the arrivals after `after` are found without reading the others.
             fresh = min(self._count - after, len(self._arrivals))
             latest_first = list(islice(reversed(self._arrivals), max(fresh, 0)))
         ordered = latest_first if newest else reversed(latest_first)
         return list(islice((arrival for arrival in ordered if refused or arrival.accepted), limit))
 
-    def rows(self, **selection: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - the arguments of arrivals()
-        """Return arrivals as JSON can carry them; takes what :meth:`arrivals` takes."""
+    def rows(self, **selection: Any) -> list[dict[str, Any]]:
+        """Return arrivals as plain data for JSON; the parameters are those of :meth:`arrivals`."""
         return [asdict(arrival) for arrival in self.arrivals(**selection)]
 
 

@@ -1,12 +1,12 @@
-"""The documented shape of an event, checked to the letter.
+"""Strict validation of an event against Ropo's documentation.
 
-The facts are those of Ropo developer documentation, guide "Usage place", and of the API reference pages
+The rules are from Ropo developer documentation, guide "Usage place", and of the API reference pages
 "Usageplace" and "Models" (``UsageplaceEvent`` and ``UEInvoice``). The documentation marks no property as
 required and does not mention unknown ones. Here the sandbox is stricter than the documentation: ``id``,
 ``usageplacecode``, ``status`` and ``time`` are required, and a property that is not documented is refused,
-because in practice it is a misspelt one.
+because in practice it is a spelling mistake.
 
-No message repeats a value: values are customers' data, and messages end up in logs.
+No message repeats a value: values may be personal data, and messages are logged.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ KINDS = {
 
 
 class NotJsonError(ValueError):
-    """The body is not JSON that every reader would understand in the same way."""
+    """The body is not JSON that every parser reads in the same way."""
 
 
-def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
-    """Read JSON as strictly as RFC 8259 allows: in UTF-8, every name once, every number a number."""
+def parse_json(body: bytes) -> Any:
+    """Parse JSON as strictly as RFC 8259 allows: UTF-8, no repeated names, no infinite numbers."""
     try:
         return json.loads(
             body.decode("utf-8"),
@@ -58,14 +58,14 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is anything
 
 
 def problems(payload: object, *, accept_jobid_string: bool = False) -> list[str]:
-    """Return what is wrong with an event, each entry starting with the property's name; or nothing."""
+    """Return the errors in an event, each starting with the property's name; an empty list if it is valid."""
     if not isinstance(payload, dict):
         return ["the body must be a JSON object"]
     return [
         *_unknown(payload, {*TEXTS, "invoices"}, ""),
         *_required(payload),
         *(problem for name in TEXTS for problem in _text(payload, name)),
-        *_meaning(payload),
+        *_values(payload),
         *_invoices(payload, accept_jobid_string=accept_jobid_string),
     ]
 
@@ -107,7 +107,7 @@ def _text(mapping: Mapping[str, object], name: str, where: str = "") -> Iterator
         yield f"{where}{name}: must be a string, not {_kind(mapping[name])}"
 
 
-def _meaning(payload: Mapping[str, object]) -> Iterator[str]:
+def _values(payload: Mapping[str, object]) -> Iterator[str]:
     status, time = payload.get("status"), payload.get("time")
     if isinstance(status, str) and status.strip() and status not in STATUSES:
         yield f"status: must be one of {', '.join(STATUSES)}"

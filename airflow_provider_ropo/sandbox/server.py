@@ -1,4 +1,4 @@
-"""The sandbox on a socket: in a thread for tests, or as a process of its own."""
+"""Server of the sandbox: in a thread for tests, or in its own process."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from airflow_provider_ropo.sandbox.faults import Fault
 
-PATIENCE = 10
-"""Seconds a start or a stop may take before it counts as stuck."""
+START_STOP_TIMEOUT = 10
+"""Seconds: the longest time that a start or a stop may take."""
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""No lingering: closing sends a reset, not a farewell."""
+"""Socket option SO_LINGER with no delay: closing resets the connection (RST) instead of ending it (FIN)."""
 
 
 class LocalServer(uvicorn.Server):
-    """A uvicorn that says when it is up, drops its waits when it stops, and can cut a connection."""
+    """uvicorn server that signals when it is up, ends delays when it stops, and can reset a connection."""
 
     def __init__(self, ropo: LocalRopo) -> None:
         config = uvicorn.Config(
@@ -41,25 +41,25 @@ class LocalServer(uvicorn.Server):
             access_log=False,
             log_config=None,
             log_level="warning",
-            # A client address is the address of a socket here, never one that a header claims.
+            # The client address must be that of the socket, never one from a header.
             proxy_headers=False,
         )
         super().__init__(config)
         self.up = threading.Event()
         self._ropo = ropo
-        ropo.reset = self._cut
+        ropo.reset = self._reset
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, and set ``up``."""
         await super().startup(sockets)
         self.up.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let go of answers that were to come later, then stop."""
+        """End the delays of answers, then stop."""
         self._ropo.stopping.set()
         await super().shutdown(sockets)
 
-    def _cut(self, request: Request) -> None:
+    def _reset(self, request: Request) -> None:
         for connection in list(self.server_state.connections):
             if getattr(connection, "client", None) == request.scope["client"]:
                 transport = connection.transport
@@ -69,13 +69,13 @@ class LocalServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket before the server runs: a taken port shows at once, and early callers queue."""
+    """Open the socket before the server runs: a port in use fails at once, and early requests wait in the queue."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=2048)
 
 
 def address(listening: socket.socket) -> str:
-    """Return the URL that leads to a socket."""
+    """Return the URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -85,11 +85,11 @@ class Sandbox:
 
     Args:
         latency: seconds by which every answer to an event is delayed.
-        token_ttl: seconds for which a token is good.
-        cid: the customer number it knows.
-        apicode: the API code that goes with it.
-        accept_jobid_string: take ``"1234"`` for a ``jobid`` too, as the documentation's examples write it.
-        keep: arrivals to remember.
+        token_ttl: seconds for which a token is valid.
+        cid: the customer number that may sign in.
+        apicode: the API code of that customer number.
+        accept_jobid_string: accept a ``jobid`` as text (``"1234"``), too, as in the documentation's examples.
+        keep: the maximum number of arrivals kept.
         port: the port to listen on; 0 picks a free one.
 
     """
@@ -118,7 +118,7 @@ class Sandbox:
         self.url = address(listening)
         self._thread = threading.Thread(target=self._server.run, args=([listening],), name="ropo-sandbox", daemon=True)
         self._thread.start()
-        if not self._server.up.wait(PATIENCE):
+        if not self._server.up.wait(START_STOP_TIMEOUT):
             raise RuntimeError("The sandbox did not start")
         return self
 
@@ -129,7 +129,7 @@ class Sandbox:
         traceback: TracebackType | None,
     ) -> None:
         self._server.should_exit = True
-        self._thread.join(PATIENCE)
+        self._thread.join(START_STOP_TIMEOUT)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -143,17 +143,17 @@ class Sandbox:
 
     @property
     def sign_ins(self) -> int:
-        """How many tokens were given."""
+        """The number of tokens issued."""
         return self._ropo.request_log.sign_ins
 
     def clear(self) -> None:
-        """Forget arrivals, counts and unused faults. Tokens stay valid."""
+        """Delete arrivals, counts and unused faults. Tokens stay valid."""
         self._ropo.clear()
 
     def script(self, faults: Iterable[Fault]) -> None:
-        """Let these faults happen to the coming events, one each."""
+        """Apply these faults to the next events, one each."""
         self._ropo.event_faults.extend(faults)
 
     def script_sign_in(self, faults: Iterable[Fault]) -> None:
-        """Let these faults happen to the coming sign-ins, one each."""
+        """Apply these faults to the next sign-ins, one each."""
         self._ropo.sign_in_faults.extend(faults)

@@ -18,7 +18,7 @@ TWO_HOURS = 7200
 
 
 class TokenIssuer:
-    """Signs tokens and recognises its own; the key lives as long as the process."""
+    """Issues tokens and verifies its own; the key exists only as long as this object."""
 
     def __init__(self, ttl: float = TWO_HOURS, clock: Callable[[], float] = time.time) -> None:
         self._ttl = ttl
@@ -33,7 +33,7 @@ class TokenIssuer:
         return f"{content}.{self._sign(content.encode())}"
 
     def recognises(self, token: str) -> bool:
-        """Tell whether the token was issued here and has not expired."""
+        """Return whether the token was issued here and has not expired."""
         content, _, signature = token.rpartition(".")
         if not hmac.compare_digest(self._sign(content.encode()).encode(), signature.encode()):
             return False

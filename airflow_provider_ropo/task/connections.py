@@ -6,6 +6,7 @@ import os
 import socket
 from typing import Any
 
+import sqlalchemy as sa
 from airflow.providers.common.compat.sdk import BaseHook, Context
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
@@ -30,28 +31,80 @@ def database_hook(conn_id: str, hook_params: dict[str, Any] | None = None) -> Db
         raise RopoConfigurationError(
             f"connection {conn_id!r} is no SQL database: {type(hook).__name__} is no DbApiHook"
         )
+    # Whatever opens a connection later, on another thread too, asks Airflow no more.
+    hook.get_connection = lambda *_args, **_kwargs: connection
     return hook
 
 
-def open_ledger(hook: DbApiHook, table: str, me: Claimant, policy: LedgerPolicy) -> DeliveryLedger:
+def open_warehouse(conn_id: str, hook_params: dict[str, Any] | None = None) -> Any:
+    """Return an open DB-API connection that a query can be streamed from; the caller closes it.
+
+    :raises RopoConfigurationError: if it is no database.
+    """
+    hook = database_hook(conn_id, hook_params)
+    session = hook.get_conn()
+    if hook.supports_autocommit:
+        # A server-side cursor lives in a transaction.
+        hook.set_autocommit(session, False)  # noqa: FBT003 - Airflow's signature
+    return session
+
+
+def open_ledger(
+    conn_id: str,
+    hook_params: dict[str, Any] | None,
+    table: str,
+    destination: str,
+    me: Claimant,
+    policy: LedgerPolicy,
+) -> DeliveryLedger:
     """Return the ledger in that table.
 
+    :param destination: where the events go.
     :param me: who will write.
+    :raises RopoConfigurationError: if the connection is no database.
+    """
+    engine = ledger_engine(database_hook(conn_id, hook_params))
+    return DeliveryLedger(LedgerTable(engine, table, where=f"connection {conn_id!r}"), destination, me, policy)
+
+
+def ledger_engine(hook: DbApiHook) -> sa.engine.Engine:
+    """Return an engine whose connections are the hook's own.
+
+    An address for SQLAlchemy has not all that the hook makes of a connection: ``search_path``, ``sslmode``, key files,
+    session parameters. So the hook connects, wherever its driver is the one that SQLAlchemy would use.
     """
     # An error must not quote a statement's parameters: they name usage places.
     options: dict[str, Any] = {"hide_parameters": True}
     if getattr(hook, "conn_type", "") == "sqlite":
         options["connect_args"] = {"timeout": SQLITE_BUSY_TIMEOUT}
-    return DeliveryLedger(LedgerTable(hook.get_sqlalchemy_engine(engine_kwargs=options), table), me, policy)
+    engine: sa.engine.Engine = hook.get_sqlalchemy_engine(engine_kwargs=options)
+    driver = getattr(engine.dialect, "dbapi", None)
+
+    def connect() -> Any:
+        connection = hook.get_conn()
+        if engine.dialect.name == "sqlite":
+            connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT * 1000}")
+        return connection
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect_as_the_hook(*_args: object) -> Any:
+        connection = connect()
+        if driver is not None and type(connection).__module__.partition(".")[0] == driver.__name__.partition(".")[0]:
+            return connection
+        # Another driver's: SQLAlchemy's own way, by the hook's address.
+        connection.close()
+        return None
+
+    return engine
 
 
 def claimant_of(context: Context, task_id: str) -> Claimant:
-    """Return who writes to the ledger: this try of this task instance."""
+    """Return who writes to the ledger: this process, with its try of a task instance."""
+    process = os.urandom(8).hex()
     ti = context.get("ti")
     if ti is None:
-        # Not run by Airflow: nobody else is this process.
-        return Claimant("", task_id, f"{socket.gethostname()} {os.getpid()} {os.urandom(4).hex()}", -1, 1)
+        # Not run by Airflow.
+        return Claimant("", task_id, f"{socket.gethostname()} {os.getpid()} {process}", -1, 1, process)
     map_index = getattr(ti, "map_index", -1)
-    return Claimant(
-        ti.dag_id, ti.task_id, ti.run_id, -1 if map_index is None else map_index, getattr(ti, "try_number", None) or 1
-    )
+    try_number = getattr(ti, "try_number", None) or 1
+    return Claimant(ti.dag_id, ti.task_id, ti.run_id, -1 if map_index is None else map_index, try_number, process)

@@ -1,10 +1,10 @@
-"""Guard against the silently empty window: a query over the run's dates where the run has none, or of no width.
+"""Guard against an empty data interval: a query over the run's dates if the run has no dates, or an empty interval.
 
 Airflow 3's ``schedule="@daily"`` gives every run a data interval whose two ends are the same moment, and a run
 triggered by an asset, or by hand without a date, has no dates at all
-(https://airflow.apache.org/docs/apache-airflow/stable/templates-ref.html). A query between the two ends then
-selects nothing, and the task would be green for ever. So while a template is rendered, it is noted which of
-the run's dates it really uses.
+(https://airflow.apache.org/docs/apache-airflow/stable/templates-ref.html). A query between the two ends
+then selects nothing, and the task would always succeed without reporting anything. Therefore, while a template is
+rendered, the run's dates that it uses are recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jinja2 import ChainableUndefined, Undefined
 
 from airflow_provider_ropo.errors import RopoConfigurationError
 
-#: The run's own dates, under the names every Airflow has for them.
+#: The run's own dates, by the names that every Airflow version has for them.
 RUN_DATES = frozenset(
     {
         "data_interval_start",
@@ -30,7 +30,7 @@ RUN_DATES = frozenset(
         "ts_nodash_with_tz",
     }
 )
-#: What else a window may be made of, where there is such a thing: Airflow 2's names, and earlier runs' dates.
+#: Other dates for a window, which not every version or run has: Airflow 2's names, and the dates of earlier runs.
 OTHER_DATES = frozenset(
     {
         "execution_date",
@@ -57,10 +57,10 @@ REMEDY = (
 
 
 def refuse_empty_window(used: Mapping[str, Any]) -> None:
-    """Fail if both ends of the data interval were used and lie on each other, or a date that this run does not have.
+    """Raise if the task used both ends of an empty data interval, or a date that this run does not have.
 
-    :param used: as :class:`RunDates` fills it.
-    :raises RopoConfigurationError: saying what to use instead.
+    :param used: the used dates by name, as recorded by :class:`RunDates`; None for a missing date.
+    :raises RopoConfigurationError: names what to use instead.
     """
     for name, value in used.items():
         if value is None:
@@ -68,12 +68,12 @@ def refuse_empty_window(used: Mapping[str, Any]) -> None:
     end = used.get("data_interval_end")
     if end is None:
         return
-    # The logical date is the interval's start, under another name.
+    # The logical date is another name for the interval's start.
     starts = [used[name] for name in ("data_interval_start", "logical_date", "execution_date") if name in used]
     if end in starts or used.get("ts") == end.isoformat():
         raise RopoConfigurationError(
             f"the task selects between data_interval_start and data_interval_end, and in this run both are "
-            f"{end}: it would find nothing, ever; {REMEDY}"
+            f"{end}: the query would never find a row; {REMEDY}"
         )
 
 
@@ -85,16 +85,16 @@ def _missing(name: str) -> str:
 
 
 class _MissingDate(ChainableUndefined):
-    """Stands for a date the run does not have; notes when it is used, so that the task fails where its log shows it.
+    """Placeholder for a date that the run does not have; records its use, so that the task fails later.
 
-    Failing while the template is rendered would bury the message where Airflow folds the log up. A template that asks
-    first (``is defined``, ``default``) uses nothing.
+    If it failed while the template is rendered, the message would be in a part of the log that Airflow collapses. A
+    template that tests the date first (``is defined``, ``default``) does not use it.
     """
 
     __slots__ = ("_used",)
 
-    def noted_in(self, used: dict[str, Any]) -> Self:
-        """Note uses there."""
+    def record_in(self, used: dict[str, Any]) -> Self:
+        """Record uses in this dictionary; return the placeholder."""
         self._used = used
         self._undefined_exception = RopoConfigurationError  # type: ignore[assignment]  # jinja only ever raises it
         self._undefined_hint = _missing(str(self._undefined_name))
@@ -112,33 +112,33 @@ class _MissingDate(ChainableUndefined):
 
 
 class RunDates(MutableMapping[str, Any]):
-    """A template context that notes which of the run's dates are used, and has an answer where there are none.
+    """Template context that records which of the run's dates are used, with a placeholder for each missing date.
 
     :param context: Airflow's template context.
-    :param used: takes each date's value under its name, when it is used.
+    :param used: receives the value of each used date, by its name.
     """
 
     def __init__(self, context: MutableMapping[str, Any], used: dict[str, Any]) -> None:
         self._context = context
         self._used = used
 
-    def note(self, name: str, value: object) -> object:
-        """Return a date's value for use in a template; a missing one complains when it is used."""
+    def record(self, name: str, value: object) -> object:
+        """Record the use of a date and return its value; for a missing date, return a placeholder."""
         if name not in RUN_DATES and name not in OTHER_DATES:
             return value
-        # As text, because some are proxies that stand for None.
+        # Compared as text, because some are proxies for None.
         if isinstance(value, Undefined) or str(value) == "None":
-            return _MissingDate(name=name).noted_in(self._used)
+            return _MissingDate(name=name).record_in(self._used)
         self._used[name] = value
         return value
 
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a context may hold anything
+    def __getitem__(self, key: str) -> Any:
         if key in RUN_DATES:
-            return self.note(key, self._context.get(key))
-        value = self.note(key, self._context[key])
+            return self.record(key, self._context.get(key))
+        value = self.record(key, self._context[key])
         return _DagRun(value, self) if key == "dag_run" and value is not None else value
 
-    def __setitem__(self, key: str, value: Any) -> None:  # noqa: ANN401
+    def __setitem__(self, key: str, value: Any) -> None:
         self._context[key] = value
 
     def __delitem__(self, key: str) -> None:
@@ -158,14 +158,14 @@ class RunDates(MutableMapping[str, Any]):
 
 
 class _DagRun:
-    """The context's ``dag_run``, whose dates are noted too."""
+    """The context's ``dag_run``; the use of its dates is recorded, too."""
 
-    def __init__(self, dag_run: Any, dates: RunDates) -> None:  # noqa: ANN401
+    def __init__(self, dag_run: Any, dates: RunDates) -> None:
         self._dag_run = dag_run
         self._dates = dates
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return self._dates.note(name, getattr(self._dag_run, name))
+    def __getattr__(self, name: str) -> Any:
+        return self._dates.record(name, getattr(self._dag_run, name))
 
     def __str__(self) -> str:
         return str(self._dag_run)

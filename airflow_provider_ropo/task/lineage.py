@@ -1,4 +1,4 @@
-"""What a run reads and where it goes: as assets to Airflow, as datasets to OpenLineage."""
+"""Lineage of a run: asset events for Airflow, and datasets for OpenLineage."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from airflow_provider_ropo.task.connections import database_hook
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-#: A database driver's placeholder, or the sign that is none.
+#: A database driver's placeholder, or an escaped percent sign.
 _PLACEHOLDER = re.compile(r"%%|%\((\w+)\)s|%s")
 
 
 def add_counts_to_asset_events(outlets: Iterable[object], counts: dict[str, int], context: Context) -> None:
-    """Let the counts go with the asset events that Airflow sends when the task has succeeded.
+    """Add the counts to the asset events that Airflow sends when the task has succeeded.
 
     (https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/asset-scheduling.html)
     """
@@ -40,11 +40,11 @@ def openlineage_of(
     *,
     ropo_conn_id: str,
 ) -> OperatorLineage[Any, Any] | None:
-    """Return the tables that the query reads, where Airflow's parser finds them, and Ropo One's dataset.
+    """Return the lineage: the tables that the query reads, if Airflow's parser finds them, and Ropo One's dataset.
 
-    What it raises, Airflow's OpenLineage provider logs as a warning; the task goes on.
+    If it raises, Airflow's OpenLineage provider logs a warning and the task continues.
 
-    :return: None without that provider.
+    :return: None if that provider is not installed.
     """
     try:
         from airflow.providers.common.compat.openlineage.utils.sql import get_openlineage_facets_with_sql
@@ -55,10 +55,10 @@ def openlineage_of(
     if sql and sql_conn_id:
         hook = database_hook(sql_conn_id, sql_hook_params)
         query = sql if parameters is None else _parsable(sql)
-        # None where the warehouse's hook says too little of its database, as SQLite's does.
+        # None if the warehouse's hook gives too little information about its database, as SQLite's does.
         lineage = get_openlineage_facets_with_sql(hook, query, sql_conn_id, database=None)
     lineage = lineage or OperatorLineage()
-    # Where nothing can go is not known; the task itself says why.
+    # With an invalid connection there is no output dataset; the task itself raises the error.
     with suppress(RopoConfigurationError):
         lineage.outputs.append(dataset_of(RopoHook(ropo_conn_id).settings.server))
     return lineage

@@ -1,6 +1,6 @@
-"""A run as a platform sees it: counters and timings through Airflow's Stats, and one trace span.
+"""Metrics and trace of a run: counters and timings through Airflow's Stats, and one trace span.
 
-Metrics are described in the README; no event, usage place or customer is named in them.
+The metrics are described in the README; they contain no id of an event, a usage place or a customer.
 (https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/logging-monitoring/metrics.html)
 """
 
@@ -21,15 +21,15 @@ from airflow_provider_ropo.reporting.summary import DeliverySummary
 
 log = logging.getLogger(__name__)
 
-#: Airflow, from 3.2 on, says where spans go; before, and where nobody asked for traces, they go nowhere.
+#: Airflow exports spans from 3.2 on; before, and if traces are not enabled, spans are dropped.
 _tracer = trace.get_tracer("airflow_provider_ropo")
 
 
 class RunMetrics:
-    """Follows one run; a context manager, whose end is the run's.
+    """Collects the metrics of one run; a context manager that sends them when the run ends.
 
-    :param summary: the counts, which others keep.
-    :param preview: nothing is posted, and so there are no metrics.
+    :param summary: the counts of the run, read at its end.
+    :param preview: nothing is posted, and therefore no metrics are sent.
     """
 
     def __init__(self, context: Context, summary: DeliverySummary, *, preview: bool) -> None:
@@ -37,7 +37,7 @@ class RunMetrics:
         self._summary = summary
         self._preview = preview
         self._retries = 0
-        # An error's class is noted, and nothing it says: a database's may quote a row.
+        # Of an error only the class is recorded, not the text: a database error may quote a row.
         self._current = _tracer.start_as_current_span(
             "ropo.report", record_exception=False, set_status_on_exception=False
         )
@@ -62,45 +62,47 @@ class RunMetrics:
         self._send_counts()
 
     def set_server(self, *, server: str) -> None:
-        """Note where the events go."""
+        """Record the address of the server."""
         self._span.set_attribute("ropo.server", server)
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Time each attempt of one event that has come to its end."""
+        """Send the duration of each attempt of a finished event, and count its retries."""
         self._retries += max(len(delivery.seconds) - 1, 0)
         for seconds in delivery.seconds:
             self._metrics.send("timing", "ropo.attempt", timedelta(seconds=seconds))
 
     def ends_with(self, error: RopoError | None) -> None:
-        """Note why the task will be red, if it will."""
+        """Record the error with which the task will fail, if any."""
         if error is not None:
             self._span.set_status(StatusCode.ERROR, type(error).__name__)
 
     def _send_counts(self) -> None:
         for status in DeliveryStatus:
             if count := self._summary.count(status):
-                # The status in the name, too: plain StatsD knows no tags.
+                # The status is in the name, too: plain StatsD has no tags.
                 self._metrics.send("incr", f"ropo.deliveries.{status}", count, status=status.value)
         if self._retries:
             self._metrics.send("incr", "ropo.retries", self._retries)
 
 
 class _Metrics:
-    """Airflow's Stats, whose backend may be of the platform's own making and must not stop a run."""
+    """Wrapper of Airflow's Stats: an error in the metrics backend, which may be custom, must not stop a run."""
 
     def __init__(self, context: Context, *, working: bool) -> None:
         ti: Any = context.get("ti")
-        # Those of Airflow's own metrics of a task; on Airflow 3.0 it has no name for them.
-        own = {name: getattr(ti, name) for name in ("dag_id", "task_id") if hasattr(ti, name)}
-        self._tags: dict[str, str] = getattr(ti, "stats_tags", own)
+        # The same tags as Airflow's own task metrics; Airflow 3.0 has no property for them.
+        tags = {name: getattr(ti, name) for name in ("dag_id", "task_id") if hasattr(ti, name)}
+        self._tags: dict[str, str] = getattr(ti, "stats_tags", tags)
         self._working = working
 
     def send(self, kind: Literal["incr", "timing"], name: str, value: float | timedelta, **tags: str) -> None:
-        """Send one metric; after the first that fails, no more."""
+        """Send one metric; after the first failure, send no more."""
         if not self._working:
             return
         try:
             getattr(Stats, kind)(name, value, tags=self._tags | tags)
         except Exception as error:  # noqa: BLE001 - a backend may raise anything
             self._working = False
-            log.warning("Airflow's metrics backend failed, no more of this run's are sent: %s", type(error).__name__)
+            log.warning(
+                "Airflow's metrics backend failed, no more of this run's metrics are sent: %s", type(error).__name__
+            )

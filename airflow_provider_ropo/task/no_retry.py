@@ -1,7 +1,7 @@
-"""Errors that Airflow must not retry: trying again cannot help before somebody mends something.
+"""Errors that Airflow must not retry: a retry cannot succeed until a person fixes the cause.
 
-Each is the provider's own error and Airflow's ``AirflowFailException`` at once, so that whoever catches either
-finds it.
+Each is a subclass of the provider's own error and of Airflow's ``AirflowFailException``, so that code that catches
+either of them catches it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from airflow_provider_ropo.errors import (
 
 
 class NonRetryableConfigurationError(RopoConfigurationError, AirflowFailException):
-    """A connection or a task is set up in a way that cannot work."""
+    """The configuration of a connection or a task cannot work."""
 
 
-# Airflow's class has a status_code of its own, which the instance's covers.
+# Airflow's class has a class attribute status_code; the instance's attribute overrides it.
 class NonRetryableAuthenticationError(RopoAuthenticationError, AirflowFailException):  # type: ignore[misc]
-    """Signing in was refused."""
+    """The sign-in was refused."""
 
 
 class NonRetryableDeliveriesFailedError(DeliveriesFailedError, AirflowFailException):
@@ -48,7 +48,7 @@ def without_retry(error: RopoError) -> RopoError:
 
 @contextmanager
 def no_retry_on_misconfiguration() -> Iterator[None]:
-    """Let wrong configuration and refused credentials end the task without an Airflow retry."""
+    """Turn configuration and authentication errors into ones that Airflow does not retry."""
     try:
         yield
     except (RopoConfigurationError, RopoAuthenticationError) as error:

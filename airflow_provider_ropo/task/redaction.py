@@ -1,4 +1,4 @@
-"""Rows and arguments kept out of the Rendered Templates view."""
+"""Redaction of rows and arguments in the Rendered Templates view."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import Asset
 
-#: What is shown of a task's arguments.
+#: Types of arguments that are shown.
 _PLAIN = (str, int, float, dt.date, dt.time, dt.timedelta, Asset, type(None))
 
 
 class RedactedRows(Sequence[Any]):
-    """Rows given to the task, kept out of the Rendered Templates view: they hold customers' data."""
+    """Rows given to the task; hidden in the Rendered Templates view, because they contain personal data."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
         self._rows = list(rows)
 
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as a list's
+    def __getitem__(self, index: Any) -> Any:
         return self._rows[index]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __repr__(self) -> str:
-        """Say how many there are, and nothing of them."""
-        return f"{len(self):,} rows, not shown: they hold customers' data"
+        """Return the number of rows, without their content."""
+        return f"{len(self):,} rows, not shown: they contain personal data"
 
 
 class Redacted:
-    """An argument, kept out of the Rendered Templates view: it may hold customers' data."""
+    """An argument; hidden in the Rendered Templates view, because it may contain personal data."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
     def __repr__(self) -> str:
-        """Say what kind of thing it is, and nothing of it."""
-        return f"{type(self.value).__name__}, not shown: it may hold customers' data"
+        """Return the type of the argument, without its value."""
+        return f"{type(self.value).__name__}, not shown: it may contain personal data"
 
 
 def redact(given: object, value: object) -> object:
-    """Return an argument as it is shown: as it is if it is plain, and the DAG's author wrote it."""
+    """Return an argument for display: the value if it is plain and the DAG's author wrote it, otherwise redacted."""
     is_plain = isinstance(given, _PLAIN) and isinstance(value, _PLAIN)
     return value if is_plain or isinstance(value, Redacted) else Redacted(value)
 
 
 def unredacted(value: object) -> object:
-    """Return an argument as it was given."""
+    """Return the original argument."""
     return value.value if isinstance(value, Redacted) else value

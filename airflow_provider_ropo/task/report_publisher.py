@@ -1,4 +1,4 @@
-"""A run's report, left where Airflow's pages and its REST API find it while the task runs, and after."""
+"""Publishes a run's report as XCom and task state, where Airflow's pages and its REST API can read it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from airflow_provider_ropo.reporting.report import REPORT_KEY
 
 log = logging.getLogger(__name__)
 
-#: In the task's state store (Airflow 3.3): how far the run is.
+#: The key of the progress in the task's state store (Airflow 3.3).
 PROGRESS_KEY = "ropo_progress"
 
 
 def report_publisher(context: Context, *, as_xcom: bool) -> Callable[[dict[str, Any]], bool]:
-    """Return what shows a report to whoever looks at this task instance, and says whether it could.
+    """Return a function that publishes the report of this task instance, and returns whether it succeeded.
 
-    A report that cannot be shown stops nothing: it is said in the log, once, and the run goes on.
+    If a report cannot be published, the run continues, and one warning is logged.
 
-    :param as_xcom: the task pushes XComs.
+    :param as_xcom: True if the task pushes XComs.
     """
     task_instance = context.get("ti") if as_xcom else None
     state_store = context.get("task_state_store")
     working = True
 
-    def show(report: dict[str, Any]) -> bool:
+    def publish(report: dict[str, Any]) -> bool:
         nonlocal working
         try:
             if task_instance is not None:
@@ -36,9 +36,9 @@ def report_publisher(context: Context, *, as_xcom: bool) -> Callable[[dict[str, 
                 state_store.set(PROGRESS_KEY, {key: value for key, value in report.items() if key != "failures"})
         except Exception as error:  # noqa: BLE001 - Airflow's API server may answer with anything
             if working:
-                log.warning("the report cannot be shown in Airflow's pages (%s: %s)", type(error).__name__, error)
+                log.warning("the report cannot be published to Airflow's pages (%s: %s)", type(error).__name__, error)
             working = False
             return False
         return True
 
-    return show
+    return publish

@@ -1,4 +1,4 @@
-"""When Ropo One asks to wait for long, Airflow waits: no worker slot sleeps through it."""
+"""Retry policy that lets Airflow wait for a long ``Retry-After``, so that no worker slot is occupied by the wait."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from airflow_provider_ropo.errors import RopoUnavailableError
 try:
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 except ImportError:
-    # Airflow before 3.3 has no retry policies: the task's own retry_delay it is.
+    # Airflow before 3.3 has no retry policies: it uses the task's own retry_delay.
     RetryPolicy = None  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Seconds: whoever asks to wait for longer than a day has made a mistake, and a task must end some time.
-LONGEST = 86_400.0
+#: Seconds: the maximum delay. A request to wait longer than a day is a mistake, and a task must end at some time.
+MAX_DELAY = 86_400.0
 
 
-def use_retry_after(task: Any) -> None:  # noqa: ANN401 - the operator, which imports this
-    """Let a task without a policy of its own wait as long as Ropo One asks to, where Airflow has retry policies."""
+def use_retry_after(task: Any) -> None:
+    """Give a task without its own retry policy the one for ``Retry-After``, if Airflow has retry policies."""
     if RetryPolicy is not None and task.retry_policy is None:
         task.retry_policy = RopoRetryPolicy()
 
@@ -29,7 +29,7 @@ def use_retry_after(task: Any) -> None:  # noqa: ANN401 - the operator, which im
 if RetryPolicy is not None:
 
     class RopoRetryPolicy(RetryPolicy):
-        """Retries when Ropo One asked to, and otherwise as the task says.
+        """Retries after the delay that Ropo One asked for, otherwise after the task's own delay.
 
         (https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/tasks.html, since Airflow 3.3)
         """
@@ -37,19 +37,19 @@ if RetryPolicy is not None:
         def evaluate(
             self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
         ) -> RetryDecision:
-            """Return the delay of Ropo One's ``Retry-After``, if that is why the task failed."""
+            """Return the delay of Ropo One's ``Retry-After``, if the task failed because of it."""
             del try_number, max_tries, context
             if isinstance(exception, RopoUnavailableError) and exception.retry_after:
-                delay = timedelta(seconds=min(exception.retry_after, LONGEST))
+                delay = timedelta(seconds=min(exception.retry_after, MAX_DELAY))
                 return RetryDecision.retry(delay, reason=f"Ropo One asked to wait {exception.retry_after:,.0f} s")
             return RetryDecision.default()
 
         def serialize(self) -> dict[str, Any]:
-            """Return nothing: there is nothing to set."""
+            """Return no settings: the policy has none."""
             return {}
 
         @classmethod
         def deserialize(cls, data: dict[str, Any]) -> RopoRetryPolicy:
-            """Return the policy."""
+            """Return a new policy."""
             del data
             return cls()

@@ -1,6 +1,6 @@
--- What the field crews did, as the columns an event is made of; one row per event and invoice.
--- The window is over recorded_at (UTC, like the dates of Airflow), the time a row landed in the warehouse: a report
--- that comes in late is then in the window in which it came, and not lost.
+-- What the field crews did, with the columns of an event; one row per event and invoice.
+-- The data interval selects by recorded_at (UTC, like the dates of Airflow), the time at which a row was loaded into the
+-- warehouse: a late row is then in the interval in which it was loaded, and is not lost.
 SELECT
     work_order_no AS id,
     place_code AS usageplacecode,

@@ -1,4 +1,4 @@
-"""The example that spreads a big table over mapped tasks: every event once, and each place's in their order."""
+"""The example that distributes a large table over mapped tasks: every event once, each place's in order."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_every_event_once_in_order(run_example: RunExample, sandbox: Sandbox, wa
 
 @pytest.mark.usefixtures("eight_of_each")
 def test_another_run_posts_nothing(run_example: RunExample, sandbox: Sandbox) -> None:
-    """One ledger remembers for all shards: the same window once more posts nothing."""
+    """All shards use the same ledger: another run over the same window posts nothing."""
     run_example()
 
     state, task_instances = run_example()

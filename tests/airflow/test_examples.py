@@ -1,4 +1,4 @@
-"""What people copy and what they try first."""
+"""The example DAGs and the demo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str) -> None:
-    """Every example parses, with the schedule it is there to show."""
+    """Every example parses, and has the expected schedule."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(dag_folder=ROOT / "example_dags")
@@ -39,7 +39,7 @@ def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str) -> Non
 def test_after_a_load_what_is_at_ropo_is_not_sent_again(
     airflow_db: None, dags_folder: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example that looks back three days sends what these brought, and when it looks again, nothing of it."""
+    """The example that looks back three days sends the rows of these days, and a second run sends none of them."""
     from airflow.dag_processing.dagbag import DagBag
 
     warehouse = five_loads(tmp_path / "warehouse.db", monkeypatch)

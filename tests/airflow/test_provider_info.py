@@ -1,4 +1,4 @@
-"""What Airflow finds of this package: the provider, its connection type and the connection's form."""
+"""Discovery of this package by Airflow: the provider, its connection type and the connection's form."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ FIELDS = CONNECTION_TYPE["conn-fields"]
 def manager() -> ProvidersManager:
     """Let Airflow discover its providers, once."""
     with warnings.catch_warnings():
-        # Not ours: what Airflow and other providers say of themselves.
+        # Not ours: warnings of Airflow and other providers.
         warnings.simplefilter("ignore")
-        found = ProvidersManager()
+        found = ProvidersManager()  # type: ignore[no-untyped-call]
         found.initialize_providers_hooks()
     return found
 
 
 def ask(*arguments: str) -> str:
     """Return what Airflow's command line answers."""
-    command = [Path(sys.executable).with_name("airflow"), *arguments]
+    command = [str(Path(sys.executable).with_name("airflow")), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -52,7 +52,7 @@ def test_the_provider_info_fits_airflows_schema() -> None:
 
 
 def test_the_labels_fit_airflows_schema() -> None:
-    """What the hook says of the form is valid by the schema for it."""
+    """The hook's data for the form is valid by Airflow's schema."""
     schema = json.loads((SCHEMAS / "customized_form_field_behaviours.schema.json").read_text())
 
     errors = list(jsonschema.Draft7Validator(schema).iter_errors(RopoHook.get_ui_field_behaviour()))
@@ -131,7 +131,7 @@ def test_the_connection_type_is_discovered(manager: ProvidersManager) -> None:
 
 
 def test_the_form_asks_for_server_customer_number_and_api_code(manager: ProvidersManager) -> None:
-    """The form has Ropo's own words, hides what means nothing, and is the same from both sources."""
+    """The form has Ropo's terms, hides meaningless fields, and is the same from both sources."""
     expected = {
         "hidden_fields": ["schema", "extra"],
         "relabeling": {
@@ -152,7 +152,7 @@ def test_the_form_asks_for_server_customer_number_and_api_code(manager: Provider
 
 
 def test_the_form_has_a_field_for_every_extra(manager: ProvidersManager) -> None:
-    """Each extra has a field of its own, in the order of the data, and none is taken for a secret."""
+    """Each extra has a field of its own, in the order of the data, and none is treated as a secret."""
     widgets = {
         widget.field_name: widget for name, widget in manager.connection_form_widgets.items() if "__ropo__" in name
     }
@@ -179,9 +179,9 @@ def look_of(field: Any) -> tuple[str, str, Any]:
 
 
 def test_the_defaults_of_the_form_are_those_of_the_connection() -> None:
-    """A form saved as it is shown means the same as one without extras."""
+    """A form saved with its default values gives the same settings as one without extras."""
     shown = {name: field["schema"]["default"] for name, field in FIELDS.items()}
-    given = {"host": "rc.ropo24.fi", "login": "1", "password": "x"}
+    given: dict[str, Any] = {"host": "rc.ropo24.fi", "login": "1", "password": "x"}
 
     saved = RopoSettings.from_connection("c", **given, extra=shown)
 
@@ -191,7 +191,7 @@ def test_the_defaults_of_the_form_are_those_of_the_connection() -> None:
 
 @pytest.mark.parametrize("name", EXTRAS)
 def test_a_default_fits_its_own_schema(name: str) -> None:
-    """Each field's default, and nothing at all, is valid by the field's schema."""
+    """Each field's default, and a missing value, is valid by the field's schema."""
     schema = FIELDS[name]["schema"]
 
     errors = [*jsonschema.Draft7Validator(schema).iter_errors(schema["default"])]
@@ -216,5 +216,5 @@ def test_discovery_says_nothing_of_us(tmp_path: Path) -> None:
         env=environment,
     )
 
-    said = [line for line in (result.stdout + result.stderr).splitlines() if "ropo" in line.casefold()]
-    assert [] == said
+    warnings = [line for line in (result.stdout + result.stderr).splitlines() if "ropo" in line.casefold()]
+    assert [] == warnings

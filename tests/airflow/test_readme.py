@@ -1,4 +1,4 @@
-"""The README does what it says: every block of it is run, or compared with what is so."""
+"""The README is correct: every code block in it is run, or compared with the real output."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
-#: How each block begins: the tests below are about these.
+#: How each block begins; each has a test below.
 BEGINNINGS = (
     "from datetime import datetime",
     "pip install airflow-provider-ropo",
     "AIRFLOW_CONN_ROPO_DEFAULT=",
     '{\n  "id":',
-    "SELECT event_id",
+    "SELECT destination",
     "@task.ropo_usageplace_events",
     "from airflow_provider_ropo.event import",
     "$ airflow ropo check",
@@ -44,13 +44,13 @@ BEGINNINGS = (
 
 
 def block(beginning: str) -> str:
-    """Return the one block that begins so."""
+    """Return the one block with this beginning."""
     (found,) = (text for text in BLOCKS if text.startswith(beginning))
     return str(found)
 
 
-def test_no_block_is_forgotten() -> None:
-    """A new block wants a test; one that is gone takes its own along."""
+def test_every_block_is_known() -> None:
+    """Every block is known to this file, and every known block exists."""
     assert sorted(BEGINNINGS) == sorted(
         next((known for known in BEGINNINGS if text.startswith(known)), text) for text in BLOCKS
     )
@@ -80,7 +80,7 @@ def test_the_first_dag_runs(
 
 
 def test_the_connection_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to write the connection are understood, and mean the same."""
+    """Both ways to write the connection are valid, and give the same settings."""
     understood = []
     for line in block("AIRFLOW_CONN_ROPO_DEFAULT=").splitlines():
         name, _, value = line.partition("=")
@@ -107,7 +107,7 @@ def _cells(line: str) -> list[str]:
 
 
 def test_what_is_not_delivered(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The query on the ledger finds what Ropo One does not have, and why."""
+    """The query on the ledger finds the events that are not at Ropo One, and why."""
     from airflow_provider_ropo.errors import DeliveriesFailedError
     from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 
@@ -120,15 +120,15 @@ def test_what_is_not_delivered(sandbox: Sandbox, tmp_path: Path, monkeypatch: py
         UsageplaceEventOperator(task_id="report", **options).execute({})
 
     with closing(sqlite3.connect(path)) as database:
-        found = database.execute(block("SELECT event_id")).fetchall()
+        found = database.execute(block("SELECT destination")).fetchall()
 
-    assert [("e2", "UNKNOWN-1", "connected", "rejected")] == [(*row[:3], row[4]) for row in found]
+    assert [("e2", "UNKNOWN-1", "connected", "rejected")] == [(*row[1:4], row[5]) for row in found]
 
 
 def test_the_rows_of_a_function(
     run_dag: Callable[..., Any], sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The decorated function's rows arrive; it is given the dates of the run's interval."""
+    """The decorated function gets the dates of the run's interval, and its rows arrive."""
     warehouse = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(warehouse))
 
@@ -154,7 +154,7 @@ with DAG(DAG_ID, schedule=CronDataIntervalTimetable("0 6 * * *", timezone="UTC")
 
 
 def test_the_command_line(airflow_db: None, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands say what the README shows of them, over the demo's warehouse."""
+    """The commands print what the README shows, with the demo's warehouse."""
     monkeypatch.syspath_prepend(ROOT / "demo")
     from warehouse import make_warehouse
 
@@ -165,39 +165,39 @@ def test_the_command_line(airflow_db: None, sandbox: Sandbox, tmp_path: Path, mo
     airflow = Path(sys.executable).parent / "airflow"
     examples = dict(re.findall(r"^\$ airflow (ropo .*)\n((?:(?!\$).*\n)*)", block("$ airflow ropo"), re.MULTILINE))
 
-    said = {}
+    outputs = {}
     for command in examples:
         if " ledger " in command:
             run = ["dags", "test", "ropo_usageplace_events_daily", "2026-01-15T05:00:00+02:00"]
             subprocess.run([airflow, *run], capture_output=True, check=False)
         done = subprocess.run([airflow, *command.split()], capture_output=True, text=True, check=False)
-        said[command] = " ".join(done.stdout.replace(sandbox.url, "https://rc.ropo24.fi").split())
+        outputs[command] = " ".join(done.stdout.replace(sandbox.url, "https://rc.ropo24.fi").split())
 
     assert ["check", "preview", "ledger"] == [command.split()[1] for command in examples]
     for command, shown in examples.items():
-        # What is different each time, or left out for its length.
+        # Values that differ each time, or are left out for their length.
         for piece in re.split(r"…|20\d\d-\d\d-\d\d \d\d:\d\d:\d\d \(Europe/Helsinki\)|\n", shown):
-            assert " ".join(piece.split()) in said[command]
+            assert " ".join(piece.split()) in outputs[command]
 
 
-def test_one_event_from_ones_own_code(sandbox: Sandbox) -> None:
+def test_one_event_with_the_hook(sandbox: Sandbox) -> None:
     """The hook posts the event of the example."""
     exec(block("from airflow_provider_ropo.event import"), {})  # noqa: S102 - the README's own
 
     assert ["643007572062443672"] == [payload["usageplacecode"] for payload in sandbox.events]
 
 
-def test_the_sandbox_starts_as_it_says() -> None:
+def test_the_sandbox_starts_with_the_command() -> None:
     """The command for the local Ropo One runs it."""
     (command,) = (line for line in block("pip install 'airflow-provider-ropo[sandbox]'").splitlines() if "-m" in line)
     arguments = command.replace("8099", "0").split()[1:]
 
     with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
+        line = process.stdout.readline()
         process.terminate()
 
-    assert "http://127.0.0.1:" in said
+    assert "http://127.0.0.1:" in line
 
 
 def test_the_picture_of_the_layers_is_the_checked_one() -> None:
@@ -220,7 +220,7 @@ def test_every_parameter_is_in_the_readme() -> None:
     parameters = inspect.signature(UsageplaceEventOperator.__init__).parameters
     defaults = {name: f"`{json.dumps(parameters[name].default)}`" for name in [*parameters][1:-1]}
     words = {"`null`": "`None`", "`false`": "`False`"}
-    # One of them is needed, and that is no default; the ledger's is another parameter.
+    # Either `sql` or `events` is required, so they have no default; the default of `ledger_conn_id` is a parameter.
     special = {"sql": "", "sql_conn_id": "", "events": "", "ledger_conn_id": "`sql_conn_id`"}
     table = re.findall(r"^\| `(\w+)` \|(.*?)\|", README.partition("## The operator")[2], re.MULTILINE)
 

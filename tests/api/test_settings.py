@@ -133,6 +133,13 @@ def test_a_server_has_scheme_host_and_port(fields: dict[str, Any], expected: str
         pytest.param({"extra": {"jobid_as_string": "yes"}}, ["jobid_as_string", "true or false"], id="jobid"),
         pytest.param({"extra": {"jobid_as_string": 1}}, ["jobid_as_string", "true or false"], id="jobid 1"),
         pytest.param({"extra": {"allow_http": "1"}, "schema": "http"}, ["allow_http"], id="allow_http"),
+        pytest.param({"extra": {"destination": "a" * 256}}, ["destination", "255"], id="destination too long"),
+        pytest.param({"extra": {"destination": "a\nb"}}, ["destination", "one line"], id="destination of two lines"),
+        pytest.param({"extra": {"destination": "a\0b"}}, ["destination", "printable"], id="destination with NUL"),
+        pytest.param({"extra": {"destination": "a\u200bb"}}, ["destination", "printable"], id="destination invisible"),
+        pytest.param({"extra": {"destination": "\ud800"}}, ["destination", "printable"], id="destination half a pair"),
+        pytest.param({"extra": {"destination": 5}}, ["destination", "text"], id="destination a number"),
+        pytest.param({"extra": {"destination": ["a"]}}, ["destination", "text"], id="destination a list"),
         pytest.param({"extra": "timeout=5"}, ["extra", "JSON"], id="extra no JSON"),
         pytest.param({"extra": '{"timezone": "Europe/Stockholm"'}, ["extra", "JSON"], id="extra half JSON"),
         pytest.param({"extra": "[1]"}, ["extra", "JSON"], id="extra a list as text"),
@@ -213,6 +220,35 @@ def test_extras_have_defaults(extra: Any) -> None:
     found = settings(extra=extra)
 
     assert expected == (found.timezone, found.timeout, found.verify, found.jobid_as_string)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"host": "rc.ropo24.fi"}, "https://rc.ropo24.fi 1000011"),
+        ({"host": "HTTPS://RC.Ropo24.FI/rest", "login": " 77 "}, "https://rc.ropo24.fi 77"),
+        ({"host": "rc.ropo24.fi", "port": 443}, "https://rc.ropo24.fi 1000011"),
+        ({"host": "https://rc.ropo24.fi:443"}, "https://rc.ropo24.fi 1000011"),
+        ({"host": "rc.ropo24.fi", "port": 8443}, "https://rc.ropo24.fi:8443 1000011"),
+        ({"host": "rc.ropo24.fi:80"}, "https://rc.ropo24.fi:80 1000011"),
+        ({"host": "http://localhost"}, "http://localhost 1000011"),
+        ({"host": "http://localhost:80"}, "http://localhost 1000011"),
+        ({"host": "http://LOCALHOST:443"}, "http://localhost:443 1000011"),
+        ({"host": "2001:DB8::1"}, "https://[2001:db8::1] 1000011"),
+        ({"host": "[2001:db8::1]:443"}, "https://[2001:db8::1] 1000011"),
+        ({"extra": {"destination": None}}, "https://rc.ropo24.fi 1000011"),
+        ({"extra": {"destination": ""}}, "https://rc.ropo24.fi 1000011"),
+        ({"extra": {"destination": " \t "}}, "https://rc.ropo24.fi 1000011"),
+        ({"extra": {"destination": " https://old.ropo24.fi 1000011\n"}}, "https://old.ropo24.fi 1000011"),
+        ({"extra": '{"destination": "Ropo One, test"}'}, "Ropo One, test"),
+        ({"extra": {"destination": "Ropö Ett"}}, "Ropö Ett"),
+        ({"extra": {"destination": "a" * 255}}, "a" * 255),
+    ],
+    ids=repr,
+)
+def test_the_ledger_knows_a_connection_by_its_destination(fields: dict[str, Any], expected: str) -> None:
+    """The destination is the extra's text, otherwise server and customer number, however the server is written."""
+    assert expected == settings(**fields).destination
 
 
 def test_verify_may_be_a_folder(tmp_path: Path) -> None:

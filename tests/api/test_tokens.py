@@ -15,6 +15,7 @@ import pytest
 
 from airflow_provider_ropo.api.tokens import DOCUMENTED_LIFETIME, Token, TokenCache, lifetime_of
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoServerError
+from doubles import FakeClock
 
 NOW = 1_704_364_900.0
 THREADS = 16
@@ -28,21 +29,10 @@ def encode(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def read(self) -> float:
-        """Tell the time."""
-        return self.now
-
-
 class SignIn:
     """Signs in: each time another token, or an error; counts how often it was asked."""
 
-    def __init__(self, clock: Clock, *errors: Exception, lasts: float = 7200.0) -> None:
+    def __init__(self, clock: FakeClock, *errors: Exception, lasts: float = 7200.0) -> None:
         self.asked = 0
         self._clock = clock
         self._errors = list(errors)
@@ -54,7 +44,7 @@ class SignIn:
         time.sleep(0.02)
         if self._errors:
             raise self._errors.pop(0)
-        return Token(f"token {self.asked}", self._lasts, self._clock.read())
+        return Token(f"token {self.asked}", self._lasts, self._clock())
 
 
 def at_once(call: Callable[[], Any]) -> list[Any]:
@@ -144,9 +134,9 @@ def test_a_token_is_not_shown() -> None:
 
 def test_many_threads_sign_in_once() -> None:
     """However many threads ask at once, one signs in and all get its token."""
-    clock = Clock()
+    clock = FakeClock()
     sign_in = SignIn(clock)
-    cache = TokenCache(sign_in.ask, clock.read)
+    cache = TokenCache(sign_in.ask, clock)
 
     tokens = at_once(cache.get)
 
@@ -156,8 +146,8 @@ def test_many_threads_sign_in_once() -> None:
 
 def test_a_token_is_kept_until_it_is_due_and_then_renewed() -> None:
     """The same token is handed out until shortly before its end, then another."""
-    clock = Clock()
-    cache = TokenCache(SignIn(clock).ask, clock.read)
+    clock = FakeClock()
+    cache = TokenCache(SignIn(clock).ask, clock)
 
     first = cache.get()
     clock.now += 7139
@@ -170,9 +160,9 @@ def test_a_token_is_kept_until_it_is_due_and_then_renewed() -> None:
 
 def test_a_refused_token_is_replaced_once_for_all_threads() -> None:
     """Threads whose token was refused get one new token together, not one each."""
-    clock = Clock()
+    clock = FakeClock()
     sign_in = SignIn(clock)
-    cache = TokenCache(sign_in.ask, clock.read)
+    cache = TokenCache(sign_in.ask, clock)
     refused = cache.get()
 
     tokens = at_once(lambda: cache.get(rejected=refused))
@@ -183,9 +173,9 @@ def test_a_refused_token_is_replaced_once_for_all_threads() -> None:
 
 def test_a_refusal_is_asked_for_once() -> None:
     """After a refused sign-in nobody asks again: every thread gets the refusal."""
-    clock = Clock()
+    clock = FakeClock()
     sign_in = SignIn(clock, RopoAuthenticationError("no"))
-    cache = TokenCache(sign_in.ask, clock.read)
+    cache = TokenCache(sign_in.ask, clock)
 
     results = at_once(cache.get)
 
@@ -195,9 +185,9 @@ def test_a_refusal_is_asked_for_once() -> None:
 
 def test_a_refusal_is_nobodys_to_change() -> None:
     """Each who asks gets a refusal of their own: what one raises, notes or changes, no other sees."""
-    clock = Clock()
+    clock = FakeClock()
     refusal = RopoAuthenticationError("no", status_code=400, detail="Unknown")
-    cache = TokenCache(SignIn(clock, refusal).ask, clock.read)
+    cache = TokenCache(SignIn(clock, refusal).ask, clock)
 
     told = []
     for _ in range(3):
@@ -213,8 +203,8 @@ def test_a_refusal_is_nobodys_to_change() -> None:
 
 def test_trouble_at_sign_in_may_pass() -> None:
     """A sign-in that fails for another reason than a refusal is tried again by the next who asks."""
-    clock = Clock()
-    cache = TokenCache(SignIn(clock, RopoServerError("HTTP 503")).ask, clock.read)
+    clock = FakeClock()
+    cache = TokenCache(SignIn(clock, RopoServerError("HTTP 503")).ask, clock)
     with pytest.raises(RopoServerError):
         cache.get()
 

@@ -1,4 +1,4 @@
-"""A whole Airflow under a path of its own, as behind a proxy, and a real browser in front of it."""
+"""A whole Airflow under a path of its own, as behind a proxy, and a real browser."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -28,19 +29,19 @@ from airflow_provider_ropo.sandbox import Sandbox
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-#: Looked at by people; see the README for the best of them.
+#: Screenshots for people; the README shows some of them.
 PICTURES = ROOT / "build" / "browser"
 
 DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
-#: Three days of work, of which the second has rows that somebody has to mend.
+#: Three days of work; the second has rows that are invalid or rejected.
 LAST_DAY, DAYS = dt.date(2026, 1, 14), 3
 BAD_DAY = "2026-01-13"
 PASSWORDS = {"chief": "chief's own", "visitor": "visitor's own"}
 
-#: Seconds that anything may take on a busy machine.
-PATIENCE = 120
+#: Seconds: the longest wait for anything, on a busy machine.
+TIMEOUT = 120
 DESKTOP = {"width": 1280, "height": 860}
-expect.set_options(timeout=PATIENCE * 1000)
+expect.set_options(timeout=TIMEOUT * 1000)
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
@@ -54,7 +55,7 @@ FLAGS = [
 
 
 class Airflow:
-    """A running Airflow, spoken to as its chief user."""
+    """A running Airflow, used as its user "chief"."""
 
     def __init__(self, home: Path, port: int) -> None:
         self.home = home
@@ -75,20 +76,20 @@ class Airflow:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return json.load(answer)
 
-    def wait_for(self, come: Callable[[], Any], what: str) -> Any:
+    def wait_for(self, find: Callable[[], Any], what: str) -> Any:
         """Wait until something is there, and return it."""
-        give_up = time.monotonic() + PATIENCE
-        while time.monotonic() < give_up:
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
             # While something else writes to its SQLite, Airflow answers with 503, and has to be asked again.
             with suppress(urllib.error.URLError, ConnectionError):
-                if found := come():
+                if found := find():
                     return found
             time.sleep(0.5)
-        pytest.fail(f"{what} was not there after {PATIENCE} s:\n{self.log[-20_000:]}", pytrace=False)
+        pytest.fail(f"{what} was not there after {TIMEOUT} s:\n{self.log[-20_000:]}", pytrace=False)
 
     @property
     def log(self) -> str:
-        """What all of it has said so far."""
+        """The output of all its processes so far."""
         return (self.home / "airflow.log").read_text()
 
     def trigger(self, dag_id: str, run_id: str) -> None:
@@ -132,7 +133,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def warehouse(home: Path) -> Path:
-    """Return the demo's warehouse, where only one day has rows that somebody has to mend."""
+    """Return the demo's warehouse, where only one day has rows that are invalid or rejected."""
     sys.path.insert(0, str(ROOT / "demo"))
     from warehouse import make_warehouse
 
@@ -165,7 +166,7 @@ def airflow(home: Path, warehouse: Path) -> Iterator[Airflow]:
     with (home / "airflow.log").open("wb") as log, ExitStack() as processes:
 
         def start(*arguments: str) -> subprocess.Popen[bytes]:
-            command = [BIN / "airflow", *arguments]
+            command = [str(BIN / "airflow"), *arguments]
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
             return processes.enter_context(process)
 
@@ -174,7 +175,7 @@ def airflow(home: Path, warehouse: Path) -> Iterator[Airflow]:
             # Not `airflow standalone`, which would have its own auth manager.
             parts = [start(part) for part in ("api-server", "scheduler", "dag-processor")]
             for dag_id in (DAG_ID, "trials", "endless"):
-                running.wait_for(lambda dag_id=dag_id: running.ask(f"dags/{dag_id}"), dag_id)
+                running.wait_for(partial(running.ask, f"dags/{dag_id}"), dag_id)
             yield running
             for part in parts:
                 part.terminate()
@@ -231,12 +232,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def sign_in(browser: Browser, airflow: Airflow) -> Iterator[Callable[..., Page]]:
-    """Return a shorthand for a page of a browser of its own, on which somebody has signed in."""
+    """Return a shorthand for a page of a browser of its own, on which a user has signed in."""
     contexts: list[BrowserContext] = []
 
     def sign_in(user: str | None) -> Page:
-        contexts.append(browser.new_context(viewport=DESKTOP, locale="en-GB", timezone_id="Europe/Helsinki"))
-        contexts[-1].set_default_timeout(PATIENCE * 1000)
+        contexts.append(
+            browser.new_context(viewport=cast("Any", DESKTOP), locale="en-GB", timezone_id="Europe/Helsinki")
+        )
+        contexts[-1].set_default_timeout(TIMEOUT * 1000)
         page = contexts[-1].new_page()
         if user is not None:
             page.goto(airflow.url)
@@ -273,7 +276,7 @@ def add_connection(airflow: Airflow, sandbox: Sandbox) -> Callable[..., None]:
         form.get_by_role("textbox", name="Server").fill(sandbox.url)
         form.get_by_role("textbox", name="Customer number (cid)").fill(sandbox.cid)
         form.get_by_role("textbox", name="API code (apicode)").fill(apicode)
-        # Airflow 3.3.2 tests no connection without a port.
+        # Airflow 3.3.2 does not test a connection without a port.
         form.get_by_role("spinbutton", name="Port").fill(sandbox.url.rpartition(":")[2])
         form.get_by_role("button", name="Save").click()
         form.wait_for(state="detached")

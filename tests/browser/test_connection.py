@@ -1,4 +1,4 @@
-"""The connection's form, as a person meets it."""
+"""The connection's form in the browser."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Take = Callable[[Page, str], None]
 
 
 def press_test(page: Page) -> dict[str, Any]:
-    """Press the button in the list of connections, and return what Airflow's page is told."""
-    with page.expect_response(lambda answer: answer.url.endswith("/connections/test")) as told:
+    """Press the button in the list of connections, and return the response to Airflow's page."""
+    with page.expect_response(lambda answer: answer.url.endswith("/connections/test")) as received:
         page.get_by_role("row", name="ropo_mistyped").get_by_role("button", name="Test Connection").click()
-    answer: dict[str, Any] = told.value.json()
+    answer: dict[str, Any] = received.value.json()
     return answer
 
 
-def test_a_person_mistypes_the_api_code_and_mends_it(
+def test_a_person_mistypes_the_api_code_and_corrects_it(
     page: Page, add_connection: Callable[..., None], sandbox: Sandbox, take: Take
 ) -> None:
-    """A wrong API code gives a sentence that names the fields to check; mended, the test signs in and posts nothing."""
+    """A wrong API code gives a message with the fields to check; a corrected one signs in, and posts nothing."""
     add_connection(page, "ropo_mistyped", apicode="sandbx")
     before = sandbox.sign_ins
 
     press_test(page)
 
-    said = page.get_by_role("status", name="Test Connection Failed")
-    expect(said).to_contain_text(f"{sandbox.url} refuses the sign-in; check Server (host), Customer number (login)")
-    expect(said).to_contain_text("API code (password)")
+    message = page.get_by_role("status", name="Test Connection Failed")
+    expect(message).to_contain_text(f"{sandbox.url} refuses the sign-in; check Server (host), Customer number (login)")
+    expect(message).to_contain_text("API code (password)")
     assert before == sandbox.sign_ins
     take(page, "connection-refused")
 
@@ -49,8 +49,8 @@ def test_a_person_mistypes_the_api_code_and_mends_it(
     assert [] == sandbox.arrivals
 
 
-def test_the_form_says_what_each_field_is_for(page: Page, airflow: Any, take: Take) -> None:
-    """Every field has its label and its words, what means nothing is not asked for, and the choices are kept."""
+def test_the_form_describes_each_field(page: Page, airflow: Any, take: Take) -> None:
+    """Every field has its label and description, meaningless fields are hidden, and the entered values are stored."""
     page.goto(f"{airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")

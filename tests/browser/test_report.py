@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("ropo_default")
 
 DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
 NARROW = {"width": 400, "height": 900}
-#: With everything in it that Airflow lets be in a run's name.
+#: With every special character that Airflow allows in a run id.
 RUN_ID = "manual__2026-01-01T00:00:00+00:00~1.a"
 MARKUP = "<img src=x onerror=\"document.title='broken into'\"> <b>no</b> & never"
 
@@ -31,14 +31,14 @@ def report(page: Page) -> FrameLocator:
 
 
 def figures(frame: FrameLocator | Page) -> dict[str, str]:
-    """Return the statuses that have a number."""
+    """Return the number of events of each status that has any."""
     shown = frame.locator(".figure:not(.none)")
     numbers = [figure.inner_text().split("\n") for figure in shown.all()]
     return {label: number for number, label in numbers}
 
 
 def pick(page: Page, field: Locator, date: str, time: str) -> None:
-    """Pick a date and time as Airflow's forms have it."""
+    """Pick a date and time in one of Airflow's forms."""
     field.click()
     popover = page.get_by_role("dialog").last
     popover.get_by_placeholder("YYYY/MM/DD").fill(date)
@@ -73,7 +73,7 @@ def backfill(page: Page, airflow: Any) -> None:
 
 
 def test_the_example_from_the_trigger_to_the_end(page: Page, airflow: Any, sandbox: Sandbox, take: Take) -> None:
-    """The report moves while the task posts, ends with it and asks no more; then a backfill tells new from known."""
+    """The report is refreshed until the task ends, and not after; a backfill then counts new and known events."""
     sandbox.script(Fault(delay=2 * n) for n in range(1, 9))
 
     run_id = trigger(page, airflow)
@@ -93,7 +93,7 @@ def test_the_example_from_the_trigger_to_the_end(page: Page, airflow: Any, sandb
     assert {"Delivered": "9"} == figures(frame)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "ropo_report" in request.url else None)
-    airflow.wait_for(lambda: is_quiet(page, asked), "the end of the questions")
+    airflow.wait_for(lambda: is_quiet(page, asked), "the end of the requests")
     take(page, "report-good")
 
     backfill(page, airflow)
@@ -113,14 +113,14 @@ def test_the_example_from_the_trigger_to_the_end(page: Page, airflow: Any, sandb
 
 
 def is_quiet(page: Page, asked: list[str]) -> bool:
-    """Whether nothing is asked for longer than a page that still waits for something would take to ask again."""
+    """Whether no request is sent for longer than the delay between two refreshes of a page that still refreshes."""
     before = len(asked)
     page.wait_for_timeout(5000)
     return len(asked) == before
 
 
-def test_a_red_run_says_which_rows_and_what_to_do(page: Page, airflow: Any, take: Take) -> None:
-    """A run with rows that somebody has to mend has a table of them, and says what is to be done."""
+def test_a_red_run_shows_which_rows_failed_and_what_to_do(page: Page, airflow: Any, take: Take) -> None:
+    """The report of a run with bad rows has a table of these rows, and tells what to do next."""
     page.goto(airflow.report_page(red_run(airflow)))
     frame = report(page)
     expect(frame.get_by_role("table")).to_be_visible()
@@ -133,14 +133,14 @@ def test_a_red_run_says_which_rows_and_what_to_do(page: Page, airflow: Any, take
     assert "Ropo One needs the reason" in rows[0][3]
     assert "HTTP 400 Unknown usage place" in rows[1][3]
     assert ["1 rejected", "1 invalid"] == [mark.strip() for mark in frame.locator(".todo .mark").all_inner_texts()]
-    expect(frame.locator(".todo")).to_contain_text("somebody has to mend the row")
+    expect(frame.locator(".todo")).to_contain_text("would reject it again. Fix the row in the source table.")
     # The customer of the rejected row.
     assert "A125400" not in frame.locator("body").inner_html()
     take(page, "report-red")
 
 
 def test_the_report_is_legible_light_dark_and_narrow(page: Page, airflow: Any, take: Take) -> None:
-    """The report follows the look that is chosen in Airflow's UI, at once; at 400 pixels nothing is cut off."""
+    """The report follows the theme chosen in Airflow's UI at once; at a width of 400 pixels nothing is cut off."""
     run_id = red_run(airflow)
     page.goto(airflow.report_page(run_id))
     frame = report(page)
@@ -152,7 +152,7 @@ def test_the_report_is_legible_light_dark_and_narrow(page: Page, airflow: Any, t
         assert [] == faint(frame)
         take(page, f"report-{theme}")
 
-    page.set_viewport_size(NARROW)
+    page.set_viewport_size(cast("Any", NARROW))
     for theme in ("dark", "light"):
         page.evaluate(f"localStorage.setItem('theme', '{theme}')")
         page.goto(
@@ -176,7 +176,7 @@ def red_run(airflow: Any) -> str:
 
 
 def choose(page: Page, theme: str) -> None:
-    """Choose how Airflow looks, as a person does."""
+    """Choose Airflow's theme as a person does."""
     page.get_by_role("button", name="User").click()
     page.get_by_role("menuitem", name="Appearance").click()
     page.get_by_role("menuitemradio", name=theme).click()
@@ -206,7 +206,7 @@ def faint(frame: FrameLocator) -> list[str]:
 
 
 def test_reports_unlike_the_example(page: Page, airflow: Any, sandbox: Sandbox, take: Take) -> None:
-    """Mapped tasks have a report each, markup in a reason stays text, and where there is no report the page says so."""
+    """Each mapped task has a report, markup in a reason stays text, and a missing report is shown as such."""
     problem = json.dumps({"status": 400, "title": "No", "detail": MARKUP}).encode()
     headers = {"Content-Type": "application/problem+json"}
     sandbox.script([Fault(status=400, headers=headers, body=problem, usageplacecode="Prefused0")])
@@ -243,8 +243,8 @@ def test_the_buttons_lead_to_ropo_one_and_to_the_report(page: Page, airflow: Any
     assert airflow.report_page(run_id) == page.url
 
 
-def test_a_killed_task_is_not_taken_for_a_running_one(page: Page, airflow: Any, take: Take) -> None:
-    """A task that is killed while it posts leaves no last word, and its report says that and what may have arrived."""
+def test_a_killed_task_is_not_shown_as_running(page: Page, airflow: Any, take: Take) -> None:
+    """The report of a task killed while posting tells that the task stopped early, and what may have arrived."""
     airflow.ask("dags/endless", "PATCH", is_paused=False)
     airflow.trigger("endless", "killed")
     page.goto(airflow.report_page("killed", "report", "endless"))
@@ -253,12 +253,12 @@ def test_a_killed_task_is_not_taken_for_a_running_one(page: Page, airflow: Any, 
 
     os.kill(airflow.ask("dags/endless/dagRuns/killed/taskInstances/report")["pid"], signal.SIGKILL)
 
-    expect(frame.get_by_text("Cut short", exact=True)).to_be_visible()
+    expect(frame.get_by_text("Interrupted", exact=True)).to_be_visible()
     expect(frame.get_by_role("heading", level=1)).to_have_text(
-        re.compile(r"^The task ended without a last word after \d+ of 900 events\.$")
+        re.compile(r"^The task stopped without a final report after \d+ of 900 events\.$")
     )
-    expect(frame.get_by_text("what was in flight then may have arrived")).to_be_visible()
-    # Of the bar, which stands for all 900, only what has been done is filled.
+    expect(frame.get_by_text("Events that were being sent at that time may have arrived")).to_be_visible()
+    # The whole bar means all 900 events; only the part of the posted events is filled.
     filled, whole = (frame.locator(part).bounding_box() for part in (".segment.status-delivered", ".bar"))
     assert filled is not None
     assert whole is not None

@@ -1,4 +1,4 @@
-"""The page of the latest runs; and what somebody sees who may not see a DAG."""
+"""The page of the latest runs, and what a viewer without access to a DAG sees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("ropo_default")
 
 DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
 ADDRESS = f"dag_id={DAG_ID}&task_id={TASK_ID}&map_index=-1&run_id={{run_id}}"
-#: Of the example's day with bad rows: what a report of it says, and nobody else would.
+#: Texts that occur only in a report of the example's day with bad rows.
 TELLING = ("of 11 events", "UNKNOWN-7781", "WO-0113-09")
 
 Take = Callable[[Page, str], None]
@@ -49,7 +49,7 @@ def test_the_latest_runs_are_listed(page: Page, runs: dict[str, str], take: Take
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_list_fits_a_narrow_screen(page: Page, airflow: Any, runs: dict[str, str], take: Take, theme: str) -> None:
-    """At 400 pixels nothing is cut off, and what counts is still there."""
+    """At a width of 400 pixels nothing is cut off, and the result is still there."""
     page.evaluate(f"localStorage.setItem('theme', '{theme}')")
     page.set_viewport_size({"width": 400, "height": 900})
 
@@ -61,20 +61,20 @@ def test_the_list_fits_a_narrow_screen(page: Page, airflow: Any, runs: dict[str,
     take(page, f"runs-narrow-{theme}")
 
 
-def test_who_may_not_see_a_dag_sees_nothing_of_its_report(
+def test_a_viewer_without_access_to_a_dag_sees_nothing_of_its_report(
     sign_in: Callable[..., Page], airflow: Any, runs: dict[str, str]
 ) -> None:
-    """Neither the tab, nor the static page by itself, nor the list, nor any answer tells a visitor of a hidden DAG."""
+    """A hidden DAG is shown to a visitor neither by the tab, the static page or the list, nor by any response."""
     page = sign_in("visitor")
     ids = f"{DAG_ID}/dagRuns/{runs[DAG_ID]}/taskInstances/{TASK_ID}"
     shown = []
 
     page.goto(f"{airflow.url}/ropo-one/report.html?{ADDRESS.format(run_id=quote(runs[DAG_ID]))}")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Not for you to see")
+    expect(page.get_by_role("heading", level=1)).to_have_text("You do not have access")
     shown.append(page.content())
     page.goto(airflow.report_page(runs[DAG_ID]))
     frame = page.frame_locator("iframe[title='Ropo One']")
-    expect(frame.get_by_role("heading", level=1)).to_have_text("Not for you to see")
+    expect(frame.get_by_role("heading", level=1)).to_have_text("You do not have access")
     shown += [frame.content() for frame in page.frames]
     page.goto(f"{airflow.url}/plugin/ropo-one")
     expect(frame.get_by_role("row").filter(has_text=runs["trials"]).first).to_be_visible()
@@ -86,8 +86,8 @@ def test_who_may_not_see_a_dag_sees_nothing_of_its_report(
     assert [403, 403] == [answer.status for answer in asked]
 
 
-def test_who_is_signed_out_sees_nothing(sign_in: Callable[..., Page], airflow: Any, runs: dict[str, str]) -> None:
-    """Without a session, both pages say so and show nothing else."""
+def test_a_signed_out_viewer_sees_nothing(sign_in: Callable[..., Page], airflow: Any, runs: dict[str, str]) -> None:
+    """Without a session, both pages tell the viewer to sign in and show nothing else."""
     page = sign_in(None)
 
     for name in ("runs.html", f"report.html?{ADDRESS.format(run_id=quote(runs[DAG_ID]))}"):
@@ -95,16 +95,16 @@ def test_who_is_signed_out_sees_nothing(sign_in: Callable[..., Page], airflow: A
         expect(page.get_by_role("heading")).to_have_text("You are signed out")
 
 
-STANDING = """
+STATUS = """
 async ([report, states]) => {
-  const { standing } = await import("./words.js");
-  return Object.fromEntries(states.map((state) => [state, standing(report, state, state !== "running").look]));
+  const { runStatus } = await import("./words.js");
+  return Object.fromEntries(states.map((state) => [state, runStatus(report, state, state !== "running").tone]));
 }
 """
 
 
 @pytest.mark.parametrize(
-    ("missing", "looks"),
+    ("missing", "tones"),
     [
         pytest.param(
             0, {"success": "good", "failed": "bad", "up_for_retry": "wait", "running": "quiet"}, id="all there"
@@ -113,13 +113,13 @@ async ([report, states]) => {
     ],
 )
 def test_green_is_only_a_success_with_everything_there(
-    page: Page, airflow: Any, missing: int, looks: dict[str, str]
+    page: Page, airflow: Any, missing: int, tones: dict[str, str]
 ) -> None:
-    """Between the last report and the task's end, and where somebody marked a run a success, nothing looks too good."""
+    """A run is not green before the task ends, nor if it was marked as a success while events are missing."""
     counts = {"rows": 11, "events": 11, "delivered": 11 - missing, "already_delivered": 0, "rejected": missing}
-    counts |= dict.fromkeys(("invalid", "undelivered", "unconfirmed", "held"), 0)
+    counts |= dict.fromkeys(("invalid", "changed", "undelivered", "unconfirmed", "held", "closed"), 0)
     page.goto(f"{airflow.url}/ropo-one/runs.html")
 
-    seen = page.evaluate(STANDING, [{"state": "ended", "preview": False, "stopped": None, "counts": counts}, [*looks]])
+    seen = page.evaluate(STATUS, [{"state": "ended", "preview": False, "stopped": None, "counts": counts}, [*tones]])
 
-    assert looks == seen
+    assert tones == seen

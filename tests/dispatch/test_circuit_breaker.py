@@ -12,21 +12,12 @@ from airflow_provider_ropo.errors import (
     RopoRateLimitError,
     RopoUnavailableError,
 )
+from doubles import FakeClock
 
 AWAY = RopoConnectError("no route to host")
 
 
-class Clock:
-    """Tells the time it is set to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def after(clock: Clock, attempts: int, seconds: float) -> CircuitBreaker:
+def after(clock: FakeClock, attempts: int, seconds: float) -> CircuitBreaker:
     """Return a circuit breaker that has seen so many attempts in vain, over so many seconds."""
     circuit_breaker = CircuitBreaker(120, clock)
     for _ in range(attempts):
@@ -45,14 +36,14 @@ def after(clock: Clock, attempts: int, seconds: float) -> CircuitBreaker:
 )
 def test_opens_after_many_attempts_over_a_stated_time(attempts: int, seconds: float, is_open: bool) -> None:  # noqa: FBT001
     """A moment's trouble is none, and a few attempts that take long say nothing of all the others."""
-    circuit_breaker = after(Clock(), attempts, seconds)
+    circuit_breaker = after(FakeClock(), attempts, seconds)
 
     assert is_open == circuit_breaker.is_open
 
 
 def test_one_answer_begins_anew() -> None:
     """What counts is the time since something last got through."""
-    clock = Clock()
+    clock = FakeClock()
     circuit_breaker = after(clock, FAILURE_LIMIT, FAILURE_WINDOW)
     circuit_breaker.record_attempt(failed=False)
     for _ in range(FAILURE_LIMIT):
@@ -63,7 +54,7 @@ def test_one_answer_begins_anew() -> None:
 
 def test_says_for_how_long_nothing_got_through() -> None:
     """The run's error names the time and the last trouble, and lets Airflow try again later."""
-    clock = Clock()
+    clock = FakeClock()
     circuit_breaker = after(clock, FAILURE_LIMIT, FAILURE_WINDOW)
 
     error = circuit_breaker.record_event(AWAY, arrived=False)
@@ -82,7 +73,7 @@ def test_says_for_how_long_nothing_got_through() -> None:
 )
 def test_one_event_may_end_the_run(result: RopoError, kind: type[RopoError], says: str) -> None:
     """The twentieth event in a row that did not arrive, a refusal to let us in, and a request to wait for long."""
-    circuit_breaker = CircuitBreaker(120, Clock())
+    circuit_breaker = CircuitBreaker(120, FakeClock())
     before = [circuit_breaker.record_event(AWAY, arrived=False) for _ in range(FAILURE_LIMIT - 1)]
 
     error = circuit_breaker.record_event(result, arrived=False)
@@ -94,7 +85,7 @@ def test_one_event_may_end_the_run(result: RopoError, kind: type[RopoError], say
 
 def test_an_event_that_arrives_begins_the_row_anew() -> None:
     """Nineteen, one that arrives, and nineteen again are no reason to end."""
-    circuit_breaker = CircuitBreaker(120, Clock())
+    circuit_breaker = CircuitBreaker(120, FakeClock())
 
     ends = [
         circuit_breaker.record_event(AWAY, arrived=number == FAILURE_LIMIT - 1)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,6 @@ from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
 from airflow_provider_ropo.intake.spool import Spool
-from airflow_provider_ropo.ledger.protocol import NullLedger
 from airflow_provider_ropo.retry import Backoff
 from airflow_provider_ropo.sandbox import Fault, Sandbox
 from airflow_provider_ropo.timezones import find_timezone
@@ -30,7 +29,7 @@ NOON = dt.datetime(2024, 1, 4, 12, tzinfo=ZONE)
 #: Seconds: the client's timeout, and an answer that comes too late for it.
 TIMEOUT, TOO_LATE = 0.2, 0.4
 
-TROUBLE = {
+TROUBLE: dict[str, dict[str, Any]] = {
     "unwell": {"status": 500},
     "busy": {"status": 429},
     "no": {"status": 400},
@@ -72,7 +71,8 @@ def faults(load: Load) -> Iterator[Fault]:
         script[place] += [what]
     for place, _minute in load.rows:
         what = script[place].pop(0) if script[place] else ""
-        yield Fault(usageplacecode=f"P{place}", **{"delay": moods.choice([0, 0, 0.005, 0.02]), **TROUBLE.get(what, {})})
+        pace: dict[str, Any] = {"delay": moods.choice([0, 0, 0.005, 0.02])}
+        yield Fault(usageplacecode=f"P{place}", **{**pace, **TROUBLE.get(what, {})})
 
 
 def post(load: Load, server: str, workers: int, rate_limit: float | None) -> dict[str, Delivery]:
@@ -89,7 +89,7 @@ def post(load: Load, server: str, workers: int, rate_limit: float | None) -> dic
         Dispatcher(
             lambda event: client.post_usageplace_event(event.to_payload()),
             lambda delivery: ends.update({str(delivery.event_id): delivery}),
-            ledger=NullLedger(),
+            ledger=None,
             max_workers=workers,
             rate_limit=rate_limit,
             stop=threading.Event(),

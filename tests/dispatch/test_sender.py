@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,11 +13,14 @@ from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
 from airflow_provider_ropo.dispatch.sender import Sender
 from airflow_provider_ropo.errors import RopoAuthenticationError, RopoConnectError, RopoRejectedError, RopoServerError
 from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.ledger.claims import PendingClaim
 from airflow_provider_ropo.ledger.decisions import Action, Decision
 from airflow_provider_ropo.retry import Backoff
+from doubles import FakeClock
 
 EVENT = UsageplaceEvent.from_row({"id": "e1", "usageplacecode": "P", "status": "connected", "time": "2024-01-04 10:00"})
-FREE = Decision(Action.SEND)
+CLAIM = PendingClaim(EVENT, Decision(Action.SEND), is_claimed=True)
+MAY_HAVE_ARRIVED = replace(CLAIM, decision=Decision(Action.SEND, unconfirmed=True))
 SOON = Backoff(max_attempts=3, initial=0.001)
 
 
@@ -25,7 +29,7 @@ def test_a_claim_that_has_run_out_is_not_sent() -> None:
     sent: list[UsageplaceEvent] = []
     sender = Sender(sent.append, SOON, RateLimiter(), CircuitBreaker(120), threading.Event())
 
-    result = sender.deliver(EVENT, replace(FREE, holds_until=time.monotonic() - 1))
+    result = sender.send(replace(CLAIM, holds_until=time.monotonic() - 1))
 
     assert result is not None
     assert isinstance(result.result, RopoConnectError)
@@ -42,7 +46,7 @@ def test_a_claim_that_runs_out_ends_the_attempts() -> None:
 
     sender = Sender(send, Backoff(max_attempts=9, initial=0.2), RateLimiter(), CircuitBreaker(120), threading.Event())
 
-    result = sender.deliver(EVENT, replace(FREE, holds_until=time.monotonic() + 0.05))
+    result = sender.send(replace(CLAIM, holds_until=time.monotonic() + 0.05))
 
     assert result is not None
     assert 1 == result.attempts == len(sent)
@@ -54,16 +58,32 @@ def test_being_asked_to_wait_holds_up_every_post() -> None:
     sender = Sender(
         lambda _event: answers.pop(0)(), Backoff(max_attempts=1), RateLimiter(), CircuitBreaker(120), threading.Event()
     )
-    sender.deliver(EVENT, FREE)
+    sender.send(CLAIM)
     started = time.monotonic()
 
-    sender.deliver(replace(EVENT, id="e2", usageplacecode="Q"), FREE)
+    sender.send(replace(CLAIM, event=replace(EVENT, id="e2", usageplacecode="Q")))
 
     assert time.monotonic() - started >= 0.25
 
 
 def _asks_to_wait() -> object:
     raise RopoServerError("HTTP 503", status_code=503, retry_after=0.3)
+
+
+@pytest.mark.parametrize("claim", [CLAIM, MAY_HAVE_ARRIVED], ids=["new", "may have arrived"])
+@pytest.mark.parametrize("runs_out_in", [-1.0, math.inf], ids=["run out", "holds"])
+def test_what_an_earlier_run_left_unconfirmed_stays_so(claim: PendingClaim, runs_out_in: float) -> None:
+    """What may have arrived before this run still may have, unless Ropo One answers now."""
+
+    def send(_event: UsageplaceEvent) -> None:
+        raise RopoConnectError("no route to host")
+
+    sender = Sender(send, Backoff(max_attempts=1), RateLimiter(), CircuitBreaker(120), threading.Event())
+
+    result = sender.send(replace(claim, holds_until=time.monotonic() + runs_out_in))
+
+    assert result is not None
+    assert claim.decision.unconfirmed == result.may_have_arrived
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -76,7 +96,7 @@ def test_nothing_is_begun_after_a_stop(paused: bool) -> None:  # noqa: FBT001
         rate_limiter.pause(60)
         stop.set()
 
-    result = sender.deliver(EVENT, FREE)
+    result = sender.send(CLAIM)
 
     assert paused == (result is None)
     assert paused == (sent == [])
@@ -89,24 +109,14 @@ def test_a_refusal_stops_the_others_at_once() -> None:
     def send(_event: UsageplaceEvent) -> None:
         raise RopoAuthenticationError("HTTP 401", status_code=401)
 
-    Sender(send, SOON, RateLimiter(), CircuitBreaker(120), stop).deliver(EVENT, FREE)
+    Sender(send, SOON, RateLimiter(), CircuitBreaker(120), stop).send(CLAIM)
 
     assert stop.is_set()
 
 
-class Clock:
-    """Tells the time it is set to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_ends_the_attempts_when_nothing_has_got_through_for_long() -> None:
     """Other events' attempts, too, were in vain all the while: another one of this event's would be."""
-    clock, sent = Clock(), list[UsageplaceEvent]()
+    clock, sent = FakeClock(), list[UsageplaceEvent]()
     circuit_breaker = CircuitBreaker(120, clock)
     for _ in range(FAILURE_LIMIT):
         circuit_breaker.record_attempt(failed=True)
@@ -118,7 +128,7 @@ def test_ends_the_attempts_when_nothing_has_got_through_for_long() -> None:
 
     sender = Sender(send, Backoff(max_attempts=9, initial=0.001), RateLimiter(), circuit_breaker, threading.Event())
 
-    result = sender.deliver(EVENT, FREE)
+    result = sender.send(CLAIM)
 
     assert result is not None
     assert 1 == result.attempts == len(sent)
@@ -134,7 +144,7 @@ def test_ends_the_attempts_when_nothing_has_got_through_for_long() -> None:
 )
 def test_the_breaker_learns_of_every_attempt(error: Exception | None, is_open: bool) -> None:  # noqa: FBT001
     """An answer of any kind shows that something gets through, a rejection as much as a receipt."""
-    clock = Clock()
+    clock = FakeClock()
     circuit_breaker = CircuitBreaker(120, clock)
     for _ in range(FAILURE_LIMIT):
         circuit_breaker.record_attempt(failed=True)
@@ -144,6 +154,6 @@ def test_the_breaker_learns_of_every_attempt(error: Exception | None, is_open: b
         if error is not None:
             raise error
 
-    Sender(send, Backoff(max_attempts=1), RateLimiter(), circuit_breaker, threading.Event()).deliver(EVENT, FREE)
+    Sender(send, Backoff(max_attempts=1), RateLimiter(), circuit_breaker, threading.Event()).send(CLAIM)
 
     assert is_open == circuit_breaker.is_open

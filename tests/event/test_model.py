@@ -163,6 +163,45 @@ def test_code_as_a_float_or_boolean(field: str, value: object) -> None:
     assert str(value) not in str(error)
 
 
+LONG_FIELDS = [(field, 255) for field in [*CODE_FIELDS, "invoicenumber"]] + [("description", 10_000)]
+
+
+@pytest.mark.parametrize(("field", "limit"), LONG_FIELDS)
+@pytest.mark.parametrize("letter", ["x", "Ä", "🔒"])
+def test_longest_text(field: str, limit: int, letter: str) -> None:
+    """A text may have as many characters as its field takes, however many bytes they are; outer blanks are none."""
+    payload = payload_of(**{field: f" {limit * letter} "})
+
+    cells = payload["invoices"][0] if field == "invoicenumber" else payload
+    assert limit * letter == cells[field]
+
+
+@pytest.mark.parametrize(("field", "limit"), LONG_FIELDS)
+def test_text_that_is_too_long(field: str, limit: int) -> None:
+    """A longer text makes its row invalid, and is not in the message."""
+    error = refusal_of(ROW | {field: "x" * (limit + 1)}, row_number=7)
+
+    assert (field, f"has more than {limit:,} characters") == (error.column, error.reason)
+    assert ("row 7" if field == "id" else "row 7 (id e1)") == error.row
+    assert "xxx" not in str(error)
+
+
+def test_listed_invoice_number_that_is_too_long() -> None:
+    """The limit is the same for an invoice in a list."""
+    error = refusal_of(ROW | {"invoices": [{"invoicenumber": "x" * 256}]})
+
+    assert ("invoices", "holds an invoice whose number has more than 255 characters") == (error.column, error.reason)
+
+
+def test_derived_id_of_the_longest_row() -> None:
+    """A row without id whose texts are all as long as they may be has an id of the usual length."""
+    row = {key: value for key, value in ROW.items() if key != "id"}
+
+    event = UsageplaceEvent.from_row(row | {"usageplacecode": "x" * 255, "description": "x" * 10_000})
+
+    assert 32 == len(event.id)
+
+
 def test_invoice_numbers_keep_every_digit() -> None:
     """An invoice's numbers are exact, too: its number is text, its job an integer."""
     actual = payload_of(invoicenumber=Decimal(643007572062443672), jobid="643007572062443672")["invoices"]
@@ -484,7 +523,7 @@ def test_row_reader_checks_a_query() -> None:
     [(["invoicenumber", "jobid"], True), ([], True), (["INVOICES"], False), (["invoices", "jobid"], False)],
     ids=["flat", "none", "list", "both"],
 )
-def test_row_reader_gathers(names: list[str], merges_invoices: bool) -> None:  # noqa: FBT001
+def test_row_reader_merges_invoices(names: list[str], merges_invoices: bool) -> None:  # noqa: FBT001
     """Several rows may be one event only where a row has room for one invoice."""
     assert merges_invoices is RowReader(["usageplacecode", "status", "time", *names]).merges_invoices
 

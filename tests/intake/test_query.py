@@ -136,14 +136,61 @@ def test_parameters_of_postgres(sql: str, parameters: Any, warehouse: Any) -> No
     assert [(1, "b")] == rows_of(warehouse, sql, parameters)
 
 
-@pytest.mark.parametrize("sql", ["CREATE TABLE note (text)", "-- nothing at all"], ids=["statement", "comment"])
-def test_sql_that_is_no_query(sql: str, sqlite: sqlite3.Connection) -> None:
-    """A statement that returns no columns is a mistake in the task."""
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [("CREATE TABLE note (text)", "the SQL starts with CREATE"), ("-- nothing at all", "the SQL is empty")],
+    ids=["statement", "comment"],
+)
+def test_sql_that_is_no_query(sql: str, reason: str, database: Any) -> None:
+    """A statement that is no query is a mistake in the task, and is not run."""
+    with pytest.raises(RopoConfigurationError, match=rf"^{reason}; it must be one SELECT"), run_query(database, sql):
+        pass
+
+
+def test_query_without_columns(postgres: Any) -> None:
+    """A query that returns no columns is a mistake in the task."""
     with (
-        pytest.raises(RopoConfigurationError, match="returns no columns; it must be one SELECT"),
-        run_query(sqlite, sql),
+        closing(psycopg.connect(postgres.uri)) as connection,
+        pytest.raises(RopoConfigurationError, match=r"^the SQL returns no columns; it must be one SELECT"),
+        run_query(connection, "SELECT FROM generate_series(1, 2)"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        ("SELECT 1 AS one WHERE 'abc' LIKE 'a%' AND %s = 1", [1]),
+        ("SELECT 1 AS one WHERE 'abc' LIKE '%c' AND %s = 1", [1]),
+        ("SELECT 1 AS one -- 100 % of them\n WHERE %s = 1", [1]),
+        ("SELECT 1 AS one WHERE 'abc' LIKE '%(c' AND %(one)s = 1", {"one": 1}),
+    ],
+    ids=["at the end", "before a letter", "comment", "mapping"],
+)
+def test_percent_sign_beside_parameters(sql: str, parameters: Any, warehouse: Any) -> None:
+    """A percent sign that is no placeholder is a mistake in the task, whose message says how to write it."""
+    with (
+        pytest.raises(RopoConfigurationError, match="as in LIKE or in a comment, is written %%"),
+        run_query(warehouse, sql, parameters),
+    ):
+        pass
+
+
+def test_missing_parameter_of_sqlite(sqlite: sqlite3.Connection) -> None:
+    """Where placeholders are no percent signs, parameters that do not fit are told in the driver's own words."""
+    with pytest.raises(sqlite3.ProgrammingError, match="binding"), run_query(sqlite, "SELECT ? LIKE '%a', ?", [1]):
+        pass
+
+
+def test_doubled_percent_sign_beside_parameters(warehouse: Any) -> None:
+    """As that message says, a percent sign is written twice."""
+    assert [(1,)] == rows_of(warehouse, "SELECT 1 AS one WHERE 'abc' LIKE '%%c' AND %s = 1", [1])
+
+
+@pytest.mark.parametrize("sql", ["\ufeffSELECT 1 AS one;", "SELECT 1 AS one\r\n;\r\n-- the end;\r\n"], ids=repr)
+def test_sql_as_editors_leave_it(sql: str, database: Any) -> None:
+    """A closing semicolon, comments, Windows line ends and a byte order mark disturb no database."""
+    assert [(1,)] == rows_of(database, sql)
 
 
 def test_sqlite_is_read_as_a_stream(sqlite: sqlite3.Connection) -> None:
@@ -170,6 +217,18 @@ def test_postgres_is_read_as_a_stream(warehouse: Any) -> None:
             list(query.rows)
 
     assert 2 * FETCH_SIZE == len(early)
+
+
+def test_no_fetch_asks_for_more_than_a_thousand_rows(warehouse: Any) -> None:
+    """A fetch asks for no more than the 1,000 rows that Redshift on a single node allows."""
+    sql = "SELECT 1 / (1001 - n) FROM generate_series(1, 1001) AS n"
+
+    with run_query(warehouse, sql) as query:
+        thousand = [next(query.rows) for _ in range(1_000)]
+        with pytest.raises((psycopg.Error, psycopg2.Error), match="division by zero"):
+            next(query.rows)
+
+    assert 1_000 == len(thousand)
 
 
 def test_failure_of_the_warehouse_comes_out_as_it_is(warehouse: Any) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -42,12 +44,39 @@ def test_rows_with_different_keys(spool: Spool) -> None:
     assert [] == list(spool.invalid())
 
 
+def test_rows_that_are_objects_with_names(spool: Spool) -> None:
+    """A row may be a named tuple or any mapping."""
+    make = namedtuple("Row", list(ROW))  # type: ignore[misc]  # noqa: PYI024 - of names that are known only now
+    rows = [make(**ROW), MappingProxyType(ROW | {"id": "e2"}), list((ROW | {"id": "e3"}).items())]
+
+    assert 3 == take(spool, rows)
+    assert ["e1", "e2", "e3"] == [event.id for event in events_of(spool)]
+
+
+@pytest.mark.parametrize("row", [("e1", "RE1"), ["e1"], "e1", None, 1], ids=repr)
+def test_row_without_names(row: object, spool: Spool) -> None:
+    """A row that has no names is a mistake in the task, and the message numbers it."""
+    with pytest.raises(RopoConfigurationError, match=rf"item 2 is a {type(row).__name__}"):
+        take(spool, [ROW, row])
+
+
+def test_row_that_is_too_long_stops_no_other(spool: Spool) -> None:
+    """A row with an id or a code that no ledger holds is invalid; the rows around it are events."""
+    rows = [ROW, ROW | {"id": "x" * 256}, ROW | {"id": "e3", "usageplacecode": "x" * 256}, ROW | {"id": "e4"}]
+
+    assert 4 == take(spool, rows)
+    assert ["e1", "e4"] == [event.id for event in events_of(spool)]
+    assert [("row 2", "id"), ("row 3 (id e3)", "usageplacecode")] == [
+        (error.row, error.column) for error in spool.invalid()
+    ]
+
+
 def test_mapped_key_that_no_row_has(spool: Spool) -> None:
     """A typo in `columns` is found before anything is posted, and names the keys there are."""
     rows = [ROW, ROW | {"id": "e2", "Remark": "Gate locked"}]
 
     with pytest.raises(
-        RopoConfigurationError, match="id, usageplacecode, status, time, Remark, but no row has remarkk; say in"
+        RopoConfigurationError, match="id, usageplacecode, status, time, Remark, but no row has remarkk; name"
     ):
         take(spool, rows, {"description": "remarkk"})
 
@@ -96,9 +125,9 @@ def test_rows_with_ever_new_keys_need_no_memory(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("lists", [True, False])
-def test_rows_are_gathered_unless_one_lists_invoices(lists: bool, spool: Spool) -> None:  # noqa: FBT001
-    """Whether rows of one event may be gathered depends on all the rows, however long ago they were read."""
-    first = ROW | {"id": "e0"} | ({"invoices": []} if lists else {})
+def test_rows_are_merged_unless_one_lists_invoices(lists: bool, spool: Spool) -> None:  # noqa: FBT001
+    """Whether rows of one event may be merged depends on all the rows, however long ago they were read."""
+    first: dict[str, Any] = ROW | {"id": "e0"} | ({"invoices": []} if lists else {})
     others = [ROW | {"id": f"o{number}", f"key{number}": 1} for number in range(2 * MAX_KEYS)]
     pair = [ROW | {"invoicenumber": number} for number in ("594294", "594295")]
 

@@ -1,27 +1,34 @@
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from airflow_provider_ropo.errors import SupersededError
-from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.ledger.decisions import Action, Decision, LedgerPolicy, decide, last_unresolved
-from airflow_provider_ropo.ledger.entries import Claimant, LedgerEntry, changed_fields, payload_hash
+from airflow_provider_ropo.errors import RopoConfigurationError, SupersededError
+from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
+from airflow_provider_ropo.ledger.decisions import (
+    Action,
+    Decision,
+    LedgerPolicy,
+    decide,
+    last_unresolved,
+    of_destination,
+)
+from airflow_provider_ropo.ledger.digest import ContentDigest
+from airflow_provider_ropo.ledger.entries import Claimant, LedgerEntry
+from ledger_steps import DESTINATION
 
-ME = Claimant("dag", "report", "run_1", -1, 2)
-BEFORE = ME._replace(try_number=1)
-LATER = ME._replace(try_number=3)
-OTHER = ME._replace(run_id="run_2", try_number=1)
-THIRD = ME._replace(run_id="run_3", try_number=1)
+ME = Claimant("dag", "report", "run_1", -1, 2, "me")
+BEFORE = ME._replace(try_number=1, process="before")
+LATER = ME._replace(try_number=3, process="later")
+OTHER = ME._replace(run_id="run_2", try_number=1, process="other")
+THIRD = ME._replace(run_id="run_3", try_number=1, process="third")
 
 NOW = dt.datetime(2024, 1, 4, 12)  # noqa: DTZ001 - as the ledger writes it
 
 SEND, KNOWN, CHANGED = Action.SEND, Action.ALREADY_DELIVERED, Action.CONTENT_CHANGED
-CLAIMED_ELSEWHERE, LOST = Action.CLAIMED_ELSEWHERE, Action.UNCONFIRMED
+CLAIMED_ELSEWHERE, LOST, CLOSED = Action.CLAIMED_ELSEWHERE, Action.UNCONFIRMED, Action.CLOSED
 
 ASIDE = LedgerPolicy(claim_timeout=60)
 
@@ -30,9 +37,26 @@ def at(seconds_ago: float) -> dt.datetime:
     return NOW - dt.timedelta(seconds=seconds_ago)
 
 
-def rows(*written: tuple[Claimant, str, float], content: str = "same") -> list[LedgerEntry]:
-    """Return rows: who wrote what, how many seconds ago."""
-    return [LedgerEntry(status, content, at(seconds_ago), claimant) for claimant, status, seconds_ago in written]
+def content_of(customernumber: str) -> ContentDigest:
+    moment = dt.datetime(2024, 1, 4, 10, tzinfo=dt.UTC)
+    event = UsageplaceEvent("e1", "RE1", UsageplaceStatus.CONNECTED, moment, customernumber)
+    return ContentDigest(event, DESTINATION)
+
+
+SAME, OTHER_CONTENT = content_of("A1"), content_of("A2")
+
+
+def rows(
+    *written: tuple[Claimant, str, float],
+    content: ContentDigest | None = SAME,
+    destination: str | None = DESTINATION,
+) -> list[LedgerEntry]:
+    """Return rows, oldest first: who wrote what, how many seconds ago."""
+    digest = content.text if content is not None else None
+    return [
+        LedgerEntry(status, digest, at(seconds_ago), claimant, destination)
+        for claimant, status, seconds_ago in sorted(written, key=lambda row: -row[2])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +75,19 @@ def rows(*written: tuple[Claimant, str, float], content: str = "same") -> list[L
         ),
         pytest.param([(OTHER, "sending", 60)], SEND, True, id="another run's claim ran out"),
         pytest.param([(BEFORE, "sending", 0)], SEND, True, id="the try before was sending"),
-        pytest.param([(ME, "sending", 0)], SEND, True, id="this try, in an earlier life, was sending"),
+        pytest.param([(ME, "sending", 0)], SEND, True, id="this process was sending"),
+        pytest.param(
+            [(ME._replace(process="twin"), "sending", 59)],
+            CLAIMED_ELSEWHERE,
+            False,
+            id="another process of this very try is sending",
+        ),
+        pytest.param(
+            [(ME._replace(process="twin"), "sending", 60)],
+            SEND,
+            True,
+            id="another process of this very try died",
+        ),
         pytest.param(
             [(ME._replace(map_index=3), "sending", 9)], CLAIMED_ELSEWHERE, False, id="a mapped sibling is sending"
         ),
@@ -129,12 +165,28 @@ def rows(*written: tuple[Claimant, str, float], content: str = "same") -> list[L
             [(OTHER, "rejected", 90), (BEFORE, "sending", 80)], SEND, True, id="rejected elsewhere, then a kill"
         ),
         pytest.param([(OTHER, "already_delivered", 9)], SEND, False, id="the delivery itself is gone"),
-        pytest.param([(OTHER, "unheard of", 9)], SEND, False, id="a state of a version to come"),
+        pytest.param(
+            [(OTHER, "unheard of", 9), (THIRD, "undelivered", 8)],
+            Action.UNREADABLE,
+            False,
+            id="a status of a version to come",
+        ),
+        pytest.param([(OTHER, "changed", 9)], SEND, False, id="changed, and the delivery itself is gone"),
+        pytest.param(
+            [(OTHER, "delivered", 9), (THIRD, "undelivered", 8)], KNOWN, False, id="delivered, then undelivered"
+        ),
+        pytest.param([(OTHER, "unconfirmed", 9), (OTHER, "closed", 8)], CLOSED, False, id="a person has closed it"),
+        pytest.param(
+            [(OTHER, "unconfirmed", 9), (OTHER, "closed", 8), (OTHER, "undelivered", 7)],
+            SEND,
+            False,
+            id="closed, then opened again",
+        ),
     ],
 )
 def test_state_decides(written: list[tuple[Claimant, str, float]], action: Action, unconfirmed: bool) -> None:  # noqa: FBT001
     """What others wrote last about an event decides what is done with it, and whether it may have arrived."""
-    decision = decide(rows(*written), "same", ME, ASIDE, NOW)
+    decision = decide(rows(*written), SAME, ME, ASIDE, NOW)
 
     assert (action, unconfirmed) == (decision.action, decision.unconfirmed)
 
@@ -143,53 +195,97 @@ def test_order_of_rows_does_not_matter() -> None:
     """Rows are taken by their time, in whatever order the database gives them."""
     written = rows((OTHER, "sending", 9), (OTHER, "undelivered", 8), (THIRD, "sending", 7))
 
-    decisions = [decide(order, "same", ME, ASIDE, NOW) for order in (written, written[::-1], written[1:] + written[:1])]
+    orders = [of_destination(order, DESTINATION) for order in (written, written[::-1], written[1:] + written[:1])]
 
-    assert [Decision(CLAIMED_ELSEWHERE, detail="run run_3 is sending it", newest=at(7))] * 3 == decisions
+    assert [written] * 3 == orders
+
+
+def test_what_is_being_sent_elsewhere_names_the_run() -> None:
+    """A decision says which run is sending an event, and what the newest row about it is."""
+    written = rows((OTHER, "sending", 9), (OTHER, "undelivered", 8), (THIRD, "sending", 7))
+
+    decision = decide(written, SAME, ME, ASIDE, NOW)
+
+    assert Decision(CLAIMED_ELSEWHERE, detail="run run_3 is sending it", newest=written[-1]) == decision
+
+
+def test_other_destinations_do_not_count() -> None:
+    """What is known of one destination says nothing about another."""
+    written = rows((OTHER, "sending", 9), (OTHER, "delivered", 8), destination="https://test 1")
+
+    assert [] == of_destination(written, DESTINATION)
+    assert written == of_destination(written, "https://test 1")
+
+
+def test_rows_without_a_destination_count_for_any() -> None:
+    """A row without a destination counts for every one, until a later delivered or closed row has a destination."""
+    early = rows((OTHER, "sending", 9), (OTHER, "delivered", 8), destination=None)
+    changed = rows((THIRD, "changed", 7))
+    named = rows((OTHER, "sending", 6), (OTHER, "delivered", 5))
+    late = rows((OTHER, "closed", 4), destination=None)
+
+    assert early == of_destination(early, DESTINATION) == of_destination(early, "https://test 1")
+    assert early + changed == of_destination(early + changed, DESTINATION)
+    assert changed + named == of_destination(early + changed + named, DESTINATION)
+    assert [] == of_destination(early + named, "https://test 1")
+    assert named + late == of_destination(early + named + late, DESTINATION)
+    assert late == of_destination(early + named + late, "https://test 1")
+
+
+def test_what_was_delivered_before_destinations_stays_delivered() -> None:
+    """A row that says that the content changed does not make the delivery of the earlier layout forgotten."""
+    written = rows((OTHER, "delivered", 9), destination=None, content=OTHER_CONTENT) + rows((THIRD, "changed", 8))
+
+    assert CHANGED is decide(of_destination(written, DESTINATION), SAME, ME, ASIDE, NOW).action
 
 
 @pytest.mark.parametrize(
     ("redeliver", "sent", "action"),
     [
-        ("never", "same", KNOWN),
-        ("never", "other", CHANGED),
-        ("changed", "same", KNOWN),
-        ("changed", "other", SEND),
-        ("always", "same", SEND),
-        ("always", "other", SEND),
+        pytest.param("never", SAME, KNOWN, id="never-same"),
+        pytest.param("never", OTHER_CONTENT, CHANGED, id="never-other"),
+        pytest.param("never", None, KNOWN, id="never-any"),
+        pytest.param("changed", SAME, KNOWN, id="changed-same"),
+        pytest.param("changed", OTHER_CONTENT, SEND, id="changed-other"),
+        pytest.param("changed", None, KNOWN, id="changed-any"),
+        pytest.param("always", SAME, SEND, id="always-same"),
+        pytest.param("always", OTHER_CONTENT, SEND, id="always-other"),
     ],
 )
-def test_redeliver(redeliver: Any, sent: str, action: Action) -> None:
-    """What is known delivered is sent again never, if its content changed, or always."""
+def test_redeliver(redeliver: Any, sent: ContentDigest | None, action: Action) -> None:
+    """What is known delivered is sent again never, if its content changed, or always.
+
+    A row without a digest stands for any content.
+    """
     written = rows((OTHER, "sending", 9), (OTHER, "delivered", 8), content=sent)
 
-    decision = decide(written, "same", ME, LedgerPolicy(redeliver), NOW)
+    decision = decide(written, SAME, ME, LedgerPolicy(redeliver), NOW)
 
     assert (action, False) == (decision.action, decision.unconfirmed)
 
 
 def test_the_last_delivery_counts() -> None:
     """Content that changed and changed back differs from what was delivered last, so it is sent again."""
-    written = rows((OTHER, "delivered", 9)) + rows((THIRD, "delivered", 8), content="other")
+    written = rows((OTHER, "delivered", 9)) + rows((THIRD, "delivered", 8), content=OTHER_CONTENT)
 
-    assert SEND is decide(written, "same", ME, LedgerPolicy("changed"), NOW).action
-    assert KNOWN is decide(written, "other", ME, LedgerPolicy("changed"), NOW).action
+    assert SEND is decide(written, SAME, ME, LedgerPolicy("changed"), NOW).action
+    assert KNOWN is decide(written, OTHER_CONTENT, ME, LedgerPolicy("changed"), NOW).action
 
 
 @pytest.mark.parametrize("redeliver", ["changed", "always"])
 def test_redelivery_gives_way_too(redeliver: Any) -> None:
     """An event that is to be sent again is not sent while another run is sending it."""
-    written = rows((OTHER, "delivered", 9), (THIRD, "sending", 8), content="other")
+    written = rows((OTHER, "delivered", 9), (THIRD, "sending", 8), content=OTHER_CONTENT)
 
-    assert CLAIMED_ELSEWHERE is decide(written, "same", ME, LedgerPolicy(redeliver), NOW).action
+    assert CLAIMED_ELSEWHERE is decide(written, SAME, ME, LedgerPolicy(redeliver), NOW).action
 
 
 @pytest.mark.parametrize(("redeliver", "action"), [("never", CHANGED), ("changed", SEND), ("always", SEND)], ids=str)
 def test_other_content_may_have_arrived(redeliver: Any, action: Action) -> None:
     """What may have arrived with another content is treated as if it had."""
-    written = rows((BEFORE, "unconfirmed", 9), content="other")
+    written = rows((BEFORE, "unconfirmed", 9), content=OTHER_CONTENT)
 
-    assert action is decide(written, "same", ME, LedgerPolicy(redeliver), NOW).action
+    assert action is decide(written, SAME, ME, LedgerPolicy(redeliver), NOW).action
 
 
 @pytest.mark.parametrize(
@@ -199,7 +295,7 @@ def test_other_content_may_have_arrived(redeliver: Any, action: Action) -> None:
 )
 def test_hold(written: list[tuple[Claimant, str, float]]) -> None:
     """What may have arrived is held if the user wants that."""
-    decision = decide(rows(*written), "same", ME, LedgerPolicy(on_unconfirmed="hold", claim_timeout=60), NOW)
+    decision = decide(rows(*written), SAME, ME, LedgerPolicy(on_unconfirmed="hold", claim_timeout=60), NOW)
 
     assert (LOST, True) == (decision.action, decision.unconfirmed)
 
@@ -208,21 +304,21 @@ def test_hold_holds_nothing_else() -> None:
     """What certainly did not arrive is sent even if the unconfirmed is held."""
     written = rows((OTHER, "sending", 9), (OTHER, "undelivered", 8))
 
-    assert SEND is decide(written, "same", ME, LedgerPolicy(on_unconfirmed="hold"), NOW).action
+    assert SEND is decide(written, SAME, ME, LedgerPolicy(on_unconfirmed="hold"), NOW).action
 
 
 @pytest.mark.parametrize("status", ["sending", "delivered", "held", "unconfirmed"])
 def test_a_superseded_stops(status: str) -> None:
     """A try about whose events a later try has written is told to stop, whatever that one wrote."""
     with pytest.raises(SupersededError):
-        decide(rows((ME, "sending", 9), (LATER, status, 8)), "same", ME, ASIDE, NOW, since=at(10))
+        decide(rows((ME, "sending", 9), (LATER, status, 8)), SAME, ME, ASIDE, NOW, since=at(10))
 
 
 def test_a_deleted_dag_runs_tries_do_not_count() -> None:
     """A DAG run that was deleted and made anew begins at the first try: the old run's tries are earlier, not later."""
     written = rows((LATER, "sending", 9), (LATER, "unconfirmed", 8))
 
-    decision = decide(written, "same", ME, ASIDE, NOW, since=at(7))
+    decision = decide(written, SAME, ME, ASIDE, NOW, since=at(7))
 
     assert (SEND, True) == (decision.action, decision.unconfirmed)
 
@@ -231,74 +327,46 @@ def test_detail_says_why() -> None:
     """What an event's end says names the run, or the fields that differ, and never a value."""
     written = rows((BEFORE, "sending", 9))
 
-    decision = decide(written, "same", ME, ASIDE, NOW)
+    decision = decide(written, SAME, ME, ASIDE, NOW)
 
-    assert Decision(SEND, True, "may have arrived already, from run run_1, try 1", at(9)) == decision  # noqa: FBT003
-
-
-CHANGES: dict[str, Any] = {
-    "usageplacecode": "RE2",
-    "status": UsageplaceStatus.DISCONNECTED,
-    "time": dt.datetime(2024, 1, 4, 8, 0, 1, tzinfo=dt.UTC),
-    "customernumber": "A123456",
-    "contract_no": "12b",
-    "description": None,
-    "invoices": (Invoice("594294", 1234),),
-}
+    detail = "may have arrived already, from run run_1, try 1"
+    assert Decision(SEND, unconfirmed=True, detail=detail, newest=written[-1]) == decision
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_changed_fields_are_named(name: str, make_event: Callable[..., UsageplaceEvent]) -> None:
-    """The field in which two contents of one id differ is named; its value is not told."""
-    one = make_event()
-    other = dataclasses.replace(one, **{name: CHANGES[name]})
-    written = [LedgerEntry("delivered", payload_hash(one), at(9), OTHER)]
+def test_an_unreadable_row_is_named() -> None:
+    """The row whose delivery status makes no sense is named by its time, with the statuses that there are."""
+    decision = decide(rows((OTHER, "done", 9), (OTHER, "delivered", 8)), SAME, ME, ASIDE, NOW)
 
-    decision = decide(written, payload_hash(other), ME, LedgerPolicy(), NOW)
+    assert Action.UNREADABLE is decision.action
+    assert f"its ledger row of {at(9)} has the delivery_status 'done'" in decision.detail
+    assert "correct that row" in decision.detail
 
-    assert [name] == changed_fields(payload_hash(one), payload_hash(other))
-    assert (
-        CHANGED,
-        f"differs from what was sent with this id before: {name}; redeliver='changed' would send it again",
-    ) == (decision.action, decision.detail)
+
+def test_closed_holds_for_its_content() -> None:
+    """An event that a person has closed is sent when its content changes, and when everything is to be sent again."""
+    written = rows((OTHER, "closed", 9))
+
+    assert CLOSED is decide(written, SAME, ME, ASIDE, NOW).action
+    assert SEND is decide(written, OTHER_CONTENT, ME, ASIDE, NOW).action
+    assert SEND is decide(written, SAME, ME, LedgerPolicy("always"), NOW).action
+    assert CLOSED is decide(rows((OTHER, "closed", 9), content=None), OTHER_CONTENT, ME, ASIDE, NOW).action
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("values", "name"),
     [
-        ({"invoices": (Invoice("1", 2),)}, {"invoices": (Invoice("1", 2), Invoice("3", 4))}),
-        ({"invoices": (Invoice("1", None),)}, {"invoices": (Invoice(None, 1),)}),
-        ({"customernumber": None}, {"customernumber": "-" * 16}),
-        ({"customernumber": None}, {"customernumber": "None"}),
-        ({"customernumber": "A", "contract_no": "B"}, {"customernumber": "B", "contract_no": "A"}),
+        ({"redeliver": "sometimes"}, "redeliver"),
+        ({"on_unconfirmed": "wait"}, "on_unconfirmed"),
+        ({"claim_timeout": 0}, "claim_timeout"),
+        ({"claim_timeout": True}, "claim_timeout"),
+        ({"claim_timeout": float("nan")}, "claim_timeout"),
     ],
-    ids=["one more", "number or job", "dashes", "None", "swapped"],
+    ids=["redeliver", "on_unconfirmed", "zero", "a boolean", "no number"],
 )
-def test_no_two_contents_look_alike(
-    one: dict[str, Any], other: dict[str, Any], make_event: Callable[..., UsageplaceEvent]
-) -> None:
-    """Different contents have different digests, however alike they look."""
-    assert payload_hash(make_event(**one)) != payload_hash(make_event(**other))
-
-
-def test_what_ropo_is_not_told_does_not_count(make_event: Callable[..., UsageplaceEvent]) -> None:
-    """A fraction of a second and the id itself make no other content."""
-    assert payload_hash(make_event("e1", time="10:00:00")) == payload_hash(make_event("e2", time="10:00:00.250"))
-
-
-def test_the_order_of_invoices_does_not_count(make_event: Callable[..., UsageplaceEvent]) -> None:
-    """A query may return an event's rows, an invoice each, in another order the next time."""
-    one, other, odd = Invoice("594294", 1234), Invoice("594295", 1235), Invoice(None, 7)
-
-    assert payload_hash(make_event(invoices=(one, other, odd))) == payload_hash(make_event(invoices=(odd, other, one)))
-
-
-def test_digests_tell_nothing(make_event: Callable[..., UsageplaceEvent]) -> None:
-    """A digest shows none of the content, and fits its column."""
-    digest = payload_hash(make_event(customernumber="A123456", contract_no="12b"))
-
-    assert 112 == len(digest)
-    assert set("0123456789abcdef-") >= set(digest)
+def test_a_policy_that_makes_no_sense(values: dict[str, Any], name: str) -> None:
+    """A policy that makes no sense is refused, and the parameter is named."""
+    with pytest.raises(RopoConfigurationError, match=f"`{name}` must be"):
+        LedgerPolicy(**values)
 
 
 def test_nothing_open() -> None:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import subprocess
-import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,68 +8,23 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_ropo.errors import RopoConfigurationError, RopoLedgerError
+from airflow_provider_ropo.errors import RopoLedgerError
 from airflow_provider_ropo.ledger.entries import Claimant, LedgerEntry
-from airflow_provider_ropo.ledger.schema import define_table
 from airflow_provider_ropo.ledger.table import LedgerTable, batches
+from ledger_steps import DESTINATION
 
 MakeEngine = Callable[[str], sa.engine.Engine]
 
-COLUMNS = """
-event_id, usageplacecode, event_status, event_time, delivery_status, http_status, detail, payload_hash, attempts,
-dag_id, task_id, run_id, map_index, try_number, recorded_at
-"""
-ME = Claimant("dag", "report", "run_1", -1, 2)
+ME = Claimant("dag", "report", "run_1", -1, 2, "me")
 NOON = dt.datetime(2024, 1, 4, 12, 0, 0, 123456)  # noqa: DTZ001 - as the ledger writes it
 LONG_AGO = NOON - dt.timedelta(days=365)
-
-NAMES = [
-    "ropo_ledger",
-    "  ropo_ledger  ",
-    "Ropo_Ledger$1",
-    "_ledger",
-    "päiväkirja",
-    '"Ropo Ledger"',
-    '"ropo.ledger"',
-    '"the ""ledger"" itself"',
-    '"o\'ledger"',
-    '"order"',
-    '"100% :sure"',
-    '"ledger; DROP TABLE x; --"',
-    "`Ropo Ledger`",
-    'main."Ropo Ledger"',
-    'main . "Ropo Ledger"',
-]
-NO_NAMES = [
-    "",
-    " ",
-    ".",
-    '""',
-    "``",
-    "ledger; DROP TABLE outcome",
-    "ledger --",
-    "ledger x",
-    "ledger, outcome",
-    "ledger'",
-    "(SELECT 1)",
-    "ops.",
-    ".ledger",
-    "ops..ledger",
-    "1ledger",
-    "ledger-1",
-    '"ledger',
-    'ledger"',
-    '"a""',
-    '"a"b',
-    "{{ ds }}",
-    "ledger\0",
-]
 
 
 def row(
     event_id: str = "e1", status: str = "sending", recorded_at: dt.datetime = NOON, **values: Any
 ) -> dict[str, Any]:
     return {
+        "destination": DESTINATION,
         "event_id": event_id,
         "usageplacecode": "RE1",
         "event_status": "connected",
@@ -96,215 +48,101 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(postgres.address(postgres.make_schema(), driver=request.param))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_names(name: str, engine: sa.engine.Engine) -> None:
-    """A table's name is taken as one would write it in SQL: plain or quoted, with its schema or without."""
-    if engine.dialect.name == "postgresql":
-        with engine.connect() as connection:
-            name = name.replace("main", connection.execute(sa.text("SELECT current_schema()")).scalar_one())
-    table = LedgerTable(engine, name)
-
-    before = table.exists()
+def test_one_odd_row_stops_no_other(engine: sa.engine.Engine) -> None:
+    """A row that the database does not take is named with the database's reason, and all others are written once."""
+    table = LedgerTable(engine, "ropo_ledger")
     table.create_or_upgrade()
-    table.insert([row()])
+    rows = [row("e1"), row("e2", delivery_status=None), row("e3"), row("e4", "delivered")]
 
-    assert (False, True) == (before, LedgerTable(engine, name).exists())
-    assert [LedgerEntry("sending", "abc", NOON, ME)] == LedgerTable(engine, name).entries(["e1"])["e1"]
-    assert [define_table(name).name.casefold()] == [found.casefold() for found in sa.inspect(engine).get_table_names()]
+    refused = table.insert(rows)
 
-
-@pytest.mark.parametrize("name", NO_NAMES)
-def test_no_names(name: str) -> None:
-    """What is no table's name is refused before any database sees it, and quoted back."""
-    with pytest.raises(RopoConfigurationError) as caught:
-        define_table(name)
-
-    assert f"`ledger_table` {name!r} is no table's name" in str(caught.value)
-
-
-def test_plain_names_fold_as_elsewhere(engine: sa.engine.Engine) -> None:
-    """A plain name means the same table as in the user's own SQL, in whatever letter case it is written."""
-    with engine.begin() as connection:
-        LedgerTable(engine, "ropo_ledger").create_or_upgrade()
-        connection.execute(sa.text("SELECT * FROM Ropo_LEDGER"))
-
-    assert LedgerTable(engine, "ROPO_Ledger").exists()
-
-
-@pytest.mark.parametrize("schema", ["ops", '"Ropo Ops"', '"ropo.ops"', '"ro""po"'])
-def test_schemas(schema: str, postgres: Any, make_engine: MakeEngine) -> None:
-    """A table lives in the schema that its name says, however that is quoted."""
-    engine = make_engine(postgres.address("public"))
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    table = LedgerTable(engine, f'{schema}."Ropo Ledger"')
-
-    table.create_or_upgrade()
-    table.insert([row()])
-
-    with engine.begin() as connection:
-        assert [1] == list(connection.execute(sa.text(f'SELECT count(*) FROM {schema}."Ropo Ledger"')).scalars())
-        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
-
-
-@pytest.mark.parametrize("parts", ["lake.ops.ropo_ledger", 'lake."Ropo Ops"."Ropo Ledger"'])
-def test_databases_and_schemas(parts: str) -> None:
-    """A name in three parts, as warehouses have them, comes out as it went in."""
-    query = str(sa.select(define_table(parts).c.event_id))
-
-    assert f"FROM {parts}" in query.replace("\n", " ")
-
-
-def test_columns(engine: sa.engine.Engine) -> None:
-    """The table has exactly the columns that the design lists, in that order."""
-    LedgerTable(engine, "ropo_ledger").create_or_upgrade()
-
-    names = [column["name"] for column in sa.inspect(engine).get_columns("ropo_ledger")]
-    assert COLUMNS.split() == ", ".join(names).split()
-
-
-def test_indexes(engine: sa.engine.Engine) -> None:
-    """What is looked up by has an index, however long the table's name is."""
-    name = '"' + "a very long name, " * 3 + '"'
-    LedgerTable(engine, name).create_or_upgrade()
-
-    indexes = sa.inspect(engine).get_indexes(define_table(name).name)
-
-    assert {("event_id",), ("usageplacecode",), ("run_id", "map_index", "try_number")} == {
-        tuple(index["column_names"]) for index in indexes
+    assert ["e2"] == list(refused)
+    assert "could not be written: " in refused["e2"]
+    assert {"e1": 1, "e3": 1, "e4": 1} == {
+        event_id: len(found) for event_id, found in table.entries(["e1", "e2", "e3", "e4"]).items()
     }
 
 
-def test_made_once(engine: sa.engine.Engine) -> None:
-    """A table that is there stays as it is."""
+def test_rows_are_written_once_around_an_odd_one(engine: sa.engine.Engine) -> None:
+    """Rows of a large insert that had been written before an odd one was met are not written again."""
     table = LedgerTable(engine, "ropo_ledger")
     table.create_or_upgrade()
-    table.insert([row()])
+    ids = [f"e{number}" for number in range(1_200)]
 
-    LedgerTable(engine, "ropo_ledger").create_or_upgrade()
+    table.insert([row(event_id) for event_id in ids] + [row("odd", delivery_status=None)])
 
-    assert 1 == len(table.entries(["e1"])["e1"])
-
-
-MAKE = """
-import sys, time
-import sqlalchemy as sa
-from airflow_provider_ropo.ledger.table import LedgerTable
-options = {"connect_args": {"timeout": 60}} if sys.argv[1].startswith("sqlite") else {}
-engine = sa.create_engine(sys.argv[1], **options)
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(20):
-    LedgerTable(engine, f"ledger_{number}").create_or_upgrade()
-"""
+    assert dict.fromkeys(ids, 1) == {event_id: len(found) for event_id, found in table.entries(ids).items()}
 
 
-def test_made_by_two_at_once(database: str, engine: sa.engine.Engine) -> None:
-    """Two processes that both find the table missing make one, and neither fails."""
-    command = [sys.executable, "-c", MAKE, database]
-    pipe = subprocess.PIPE
-    makers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
-    for maker in makers:
-        assert maker.stdout is not None
-        maker.stdout.readline()
-    for maker in makers:
-        assert maker.stdin is not None
-        maker.stdin.write("go\n")
-        maker.stdin.flush()
-
-    errors = [maker.communicate(timeout=60)[1] for maker in makers]
-
-    assert ["", ""] == errors
-    assert {f"ledger_{number}" for number in range(20)} == set(sa.inspect(engine).get_table_names())
-
-
-@pytest.fixture
-def modest(postgres: Any, make_engine: MakeEngine) -> tuple[sa.engine.Engine, sa.engine.Engine]:
-    """An empty schema: as its owner, and as a role that may create nothing in it."""
-    schema, role = postgres.make_schema(), f"role_{uuid.uuid4().hex}"
-    with postgres.connect(autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {role} LOGIN")
-        connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
-        connection.execute(f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, INSERT ON TABLES TO {role}")
-    owner, user = (postgres.address(schema, driver="psycopg2", user=who) for who in (postgres.user, role))
-    return make_engine(owner), make_engine(user)
-
-
-def test_without_create_rights(modest: tuple[sa.engine.Engine, sa.engine.Engine]) -> None:
-    """A table that somebody else made is used with no more than the right to read it and to add to it."""
-    owner, user = modest
-    LedgerTable(owner, "ropo_ledger").create_or_upgrade()
-    table = LedgerTable(user, "ropo_ledger")
-
-    table.create_or_upgrade()
-    table.insert([row()])
-
-    assert [LedgerEntry("sending", "abc", NOON, ME)] == table.entries(["e1"])["e1"]
-
-
-def test_may_not_be_made(modest: tuple[sa.engine.Engine, sa.engine.Engine]) -> None:
-    """A table that is missing and may not be made is an error with the database's own reason."""
-    with pytest.raises(RopoLedgerError) as caught:
-        LedgerTable(modest[1], "ropo_ledger").create_or_upgrade()
-
-    reason = str(caught.value).split("schema_")[0]
-    assert "the ledger ropo_ledger could not be made: permission denied for schema " == reason
-
-
-def test_may_not_be_read(modest: tuple[sa.engine.Engine, sa.engine.Engine]) -> None:
-    """A table that is there and may not be read is an error, not a second table."""
-    owner, user = modest
-    LedgerTable(owner, "ropo_ledger").create_or_upgrade()
-    with owner.begin() as connection:
-        connection.execute(sa.text(f"REVOKE ALL ON ropo_ledger FROM {user.url.username}"))
-
-    with pytest.raises(RopoLedgerError, match=r"permission denied|already exists"):
-        LedgerTable(user, "ropo_ledger").create_or_upgrade()
-
-
-def test_database_is_away(tmp_path: Path, make_engine: MakeEngine) -> None:
-    """A database that cannot be reached is an error with its own reason."""
-    engine = make_engine(f"sqlite:///{tmp_path / 'nowhere' / 'ledger.db'}")
-
-    with pytest.raises(RopoLedgerError, match="could not be made: unable to open database file"):
-        LedgerTable(engine, "ropo_ledger").create_or_upgrade()
-
-
-def test_all_rows_or_none(engine: sa.engine.Engine) -> None:
-    """Rows that are written together are all there or none is."""
+def test_refusals_quote_no_row(engine: sa.engine.Engine) -> None:
+    """The reason of a refusal is the database's, without the row, the statement or its parameters."""
     table = LedgerTable(engine, "ropo_ledger")
     table.create_or_upgrade()
 
-    with pytest.raises(RopoLedgerError, match="could not be written: "):
-        table.insert([row(), row(delivery_status=None)])
+    odd = row("e1", usageplacecode="secret-2", payload_hash="secret-3", delivery_status=None)
+    refused = table.insert([odd, row("e2")])
 
-    assert {} == table.entries(["e1"])
+    assert "secret" not in str(refused)
+    assert "INSERT" not in str(refused)
+    assert "delivery_status" in refused["e1"]
 
 
 def test_errors_quote_no_row(engine: sa.engine.Engine) -> None:
-    """A failure's reason is the database's, without the row, the statement or its parameters, also further in."""
-    table = LedgerTable(engine, "ropo_ledger")
-    table.create_or_upgrade()
+    """A failure's reason is the database's, without the rows, the statement or its parameters, also further in."""
+    table = LedgerTable(engine, "no_such_table")
 
     with pytest.raises(RopoLedgerError) as caught:
-        table.insert([row("secret-1", usageplacecode="secret-2", delivery_status=None)])
+        table.entries(["secret-1"])
 
     assert "secret" not in repr(caught.value)
-    assert "INSERT" not in str(caught.value)
-    assert "delivery_status" in str(caught.value)
+    assert "SELECT" not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize("lost", ["the table", "the right to add to it"])
+def test_what_fails_for_every_row_is_an_error(lost: str, postgres: Any, make_engine: MakeEngine) -> None:
+    """A table that is gone or may not be written is an error, and no result is given up as an odd row."""
+    schema, role = postgres.make_schema(), f"role_{NOON:%f}_{lost.split()[1]}"
+    owner, user = make_engine(postgres.address(schema)), make_engine(postgres.address(schema, user=role))
+    LedgerTable(owner, "ropo_ledger").create_or_upgrade()
+    table = LedgerTable(user, "ropo_ledger")
+    with owner.begin() as connection:
+        connection.execute(sa.text(f"CREATE ROLE {role} LOGIN"))
+        connection.execute(sa.text(f"GRANT USAGE ON SCHEMA {schema} TO {role}"))
+        connection.execute(sa.text(f"GRANT SELECT, INSERT ON ropo_ledger TO {role}"))
+    table.insert([row("e0")])
+    table.release_connection()
+    with owner.begin() as connection:
+        change = "DROP TABLE ropo_ledger" if lost == "the table" else f"REVOKE INSERT ON ropo_ledger FROM {role}"
+        connection.execute(sa.text(change))
+
+    with pytest.raises(RopoLedgerError, match="could not be written: "):
+        table.insert([row("e1", "delivered"), row("e2", "delivered")])
+
+    table.close()
+
+
 def test_text_that_cannot_be_written(database: str, engine: sa.engine.Engine) -> None:
-    """A text that the database cannot hold is a failure of the ledger like any other, or none."""
+    """Ropo One's words are kept in a readable form where the database cannot hold a character of them."""
     table = LedgerTable(engine, "ropo_ledger")
     table.create_or_upgrade()
 
-    if database.startswith("sqlite"):
-        table.insert([row(detail="\0")])
-    else:
-        with pytest.raises(RopoLedgerError, match="NUL"):
-            table.insert([row(detail="\0")])
+    refused = table.insert([row(detail="bad \0 text"), row("e2")])
+
+    [entry] = table.entries(["e1"])["e1"]
+    expected = "bad \0 text" if database.startswith("sqlite") else "bad \\x00 text"
+    assert ({}, expected, ["e2"]) == (refused, entry.detail, list(table.entries(["e2"])))
+
+
+def test_an_id_that_cannot_be_written(database: str, engine: sa.engine.Engine) -> None:
+    """An event whose id the database cannot hold is refused by name, or written; the others are written."""
+    table = LedgerTable(engine, "ropo_ledger")
+    table.create_or_upgrade()
+
+    refused = table.insert([row("e\0"), row("e2")])
+
+    assert ([] if database.startswith("sqlite") else ["e\0"]) == list(refused)
+    assert ["e2"] == list(table.entries(["e2"]))
 
 
 def test_entries(engine: sa.engine.Engine) -> None:
@@ -319,8 +157,11 @@ def test_entries(engine: sa.engine.Engine) -> None:
     entries = table.entries(["e1", "e3", "e4"])
 
     assert {
-        "e1": [LedgerEntry("sending", "abc", NOON, ME), LedgerEntry("delivered", "abc", NOON + tick, ME)],
-        "e3": [LedgerEntry("sending", "", NOON, other)],
+        "e1": [
+            LedgerEntry("sending", "abc", NOON, ME, DESTINATION),
+            LedgerEntry("delivered", "abc", NOON + tick, ME, DESTINATION),
+        ],
+        "e3": [LedgerEntry("sending", None, NOON, other, DESTINATION)],
     } == entries
 
 
@@ -366,7 +207,17 @@ def test_latest_deliveries(engine: sa.engine.Engine) -> None:
         ]
     )
 
-    assert {"RE1": twelve} == table.latest_deliveries(["RE1", "RE2", "RE4", "RE5"])
+    assert {"RE1": twelve} == table.latest_deliveries(["RE1", "RE2", "RE4", "RE5"], DESTINATION)
+
+
+def test_latest_deliveries_are_a_destinations(engine: sa.engine.Engine) -> None:
+    """What was delivered elsewhere makes no event stale here; a row without a destination may."""
+    table = LedgerTable(engine, "ropo_ledger")
+    table.create_or_upgrade()
+    table.insert([row("e1", "delivered", usageplacecode="RE1", destination="https://test 1")])
+    table.insert([row("e2", "delivered", usageplacecode="RE2", destination=None)])
+
+    assert ["RE2"] == list(table.latest_deliveries(["RE1", "RE2"], DESTINATION))
 
 
 @pytest.mark.parametrize(
@@ -397,11 +248,13 @@ def test_batches() -> None:
     assert [] == list(batches([]))
 
 
-def test_closed(engine: sa.engine.Engine) -> None:
+def test_closed(database: str, make_engine: MakeEngine) -> None:
     """A table that is let go of keeps no connection."""
+    engine = make_engine(database)
     table = LedgerTable(engine, "ropo_ledger")
     table.create_or_upgrade()
 
+    table.entries(["e1"])
     table.close()
 
     assert 0 == getattr(engine.pool, "checkedin", lambda: 0)()

@@ -1,4 +1,4 @@
-"""Run by this environment's Python within an Airflow home: prints what only Airflow's own objects can tell, as JSON."""
+"""Program that prints facts about the package in this Airflow as JSON; run in an Airflow home."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def links() -> dict[str, list[str]]:
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before 3.2
-        from airflow.models.dagbag import DagBag
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
     try:
         from airflow.serialization.serialized_objects import DagSerialization as Serialization
     except ImportError:  # before 3.2
-        from airflow.serialization.serialized_objects import SerializedDAG as Serialization
+        from airflow.serialization.serialized_objects import SerializedDAG as Serialization  # type: ignore[assignment]
 
     bag: Any = DagBag(dag_folder=Path("dags"))
     assert bag.import_errors == {}, bag.import_errors

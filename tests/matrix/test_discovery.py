@@ -1,4 +1,4 @@
-"""What this Airflow finds of the installed package."""
+"""Discovery of the installed package by this Airflow."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from airflow_provider_ropo.sandbox import Sandbox
 
 @pytest.fixture(scope="module")
 def looked(airflow: Airflow) -> Finished:
-    """Look at the package from within this Airflow, once."""
+    """Inspect the package in this Airflow, once."""
     return airflow.python(HERE / "look.py")
 
 
 def test_the_package_is_the_wheels() -> None:
-    """What is tested is installed from a wheel, and not the source tree."""
+    """The tested package is installed from a wheel, and is not the source tree."""
     origin = json.loads(distribution("airflow-provider-ropo").read_text("direct_url.json") or "{}")
 
     assert Path(sysconfig.get_path("purelib")) in Path(airflow_provider_ropo.__file__).parents
@@ -59,7 +59,7 @@ def test_airflow_lists_the_provider(airflow: Airflow) -> None:
     ],
 )
 def test_airflow_lists_what_the_provider_gives(airflow: Airflow, listed: str, ours: str) -> None:
-    """Airflow loads the hook, its form and the links, and has nothing to say against them."""
+    """Airflow loads the hook, its form and the links, without warnings."""
     finished = airflow.run("providers", listed, "--output", "plain")
 
     assert ours in finished.output.split()
@@ -67,7 +67,7 @@ def test_airflow_lists_what_the_provider_gives(airflow: Airflow, listed: str, ou
 
 
 def test_plugins_load(airflow: Airflow) -> None:
-    """Airflow loads our plugin, and has nothing to say against it."""
+    """Airflow loads our plugin, without warnings."""
     finished = airflow.run("plugins", "--output", "plain")
 
     assert "ropo_one" in finished.output.split()
@@ -75,7 +75,7 @@ def test_plugins_load(airflow: Airflow) -> None:
 
 
 def complaints(finished: Finished) -> list[str]:
-    """Return what Airflow says of us that is a warning or an error, or about what is missing."""
+    """Return Airflow's warnings and errors about us, or about something missing."""
     words = ("warn", "error", "exception", "not fully initialized")
     lines = [line for line in finished.everything.casefold().splitlines() if "ropo" in line]
     return [line for line in lines if any(word in line for word in words)]
@@ -117,16 +117,18 @@ def test_links_survive_serialization(looked: Finished) -> None:
 
 
 @pytest.mark.parametrize(
-    ("connection", "said", "tokens"),
+    ("connection", "message", "tokens"),
     [
         pytest.param("ropo_default", "Connection success!", 1, id="good"),
         pytest.param("ropo_wrong", "API code", 0, id="bad"),
     ],
 )
-def test_the_connection_is_tested(airflow: Airflow, sandbox: Sandbox, connection: str, said: str, tokens: int) -> None:
-    """Airflow's own test of a connection signs in, and says what came of it; it posts nothing."""
+def test_the_connection_is_tested(
+    airflow: Airflow, sandbox: Sandbox, connection: str, message: str, tokens: int
+) -> None:
+    """Airflow's own test of a connection signs in, and reports the result; it posts nothing."""
     finished = airflow.run("connections", "test", connection, allow_failure=True)
 
-    assert said in finished.everything
+    assert message in finished.everything
     assert tokens == sandbox.sign_ins
     assert [] == sandbox.arrivals

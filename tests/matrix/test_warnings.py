@@ -1,4 +1,4 @@
-"""That the check for warnings of our own can fail: every command of the other tests goes through it."""
+"""Tests of the check for our own warnings, which every command of the other tests uses: it can fail."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import event as note
 from hypothesis import given, settings
@@ -112,7 +112,9 @@ number = st.fixed_dictionaries({"invoicenumber": code}, optional={"JobId": jobid
 job = st.fixed_dictionaries({"jobid": st.integers()}, optional={"invoicenumber": code})
 invoice_list = st.lists(st.one_of(number, job), max_size=3)
 some_time = st.datetimes(
-    dt.datetime.fromisoformat("1990-01-01"), dt.datetime.fromisoformat("2060-01-01"), timezones=any_timezone
+    dt.datetime.fromisoformat("1990-01-01"),
+    dt.datetime.fromisoformat("2060-01-01"),
+    timezones=cast("Any", any_timezone),
 )
 # Cells as warehouses have them: mostly sound, so that many rows become payloads.
 sound: dict[str, st.SearchStrategy[Any]] = {
@@ -148,7 +150,8 @@ def rows(draw: st.DrawFn) -> dict[Any, Any]:
         for name, cells in sound.items()
         if name not in absent
     }
-    return row | draw(st.one_of(st.just({}), st.just({}), odd_columns))
+    odd: dict[Any, Any] = draw(st.one_of(st.just({}), st.just({}), odd_columns))
+    return row | odd
 
 
 def shown(value: object) -> str | None:

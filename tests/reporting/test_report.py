@@ -11,18 +11,9 @@ from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
 from airflow_provider_ropo.errors import RopoUnavailableError
 from airflow_provider_ropo.reporting.report import LOG_EVERY, Report
 from airflow_provider_ropo.reporting.summary import REMEMBERED, DeliverySummary
+from doubles import FakeClock
 
 NOTHING = {status.value: 0 for status in DeliveryStatus}
-
-
-class Clock:
-    """Tells the time it is set to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def delivered(number: int) -> Delivery:
@@ -32,7 +23,7 @@ def delivered(number: int) -> Delivery:
 def test_says_in_the_log_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
     """A line says what is done, of how many, how fast, what is not good and how long it still takes."""
     caplog.set_level("INFO")
-    clock = Clock()
+    clock = FakeClock()
     report = Report(DeliverySummary(), clock=clock)
     report.start_posting(5_000)
 
@@ -45,10 +36,10 @@ def test_says_in_the_log_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None
     assert ["Posted 1,000 of 5,000 events, 100.0 a second, 3 not good, about 40 s left"] == caplog.messages
 
 
-def test_says_in_the_log_that_nothing_has_landed(caplog: pytest.LogCaptureFixture) -> None:
+def test_says_in_the_log_that_nothing_has_arrived(caplog: pytest.LogCaptureFixture) -> None:
     """Who waits for the first answer is told so, too."""
     caplog.set_level("INFO")
-    clock = Clock()
+    clock = FakeClock()
     report = Report(DeliverySummary(), clock=clock)
     report.start_posting(5_000)
     clock.now += LOG_EVERY
@@ -61,7 +52,7 @@ def test_says_in_the_log_that_nothing_has_landed(caplog: pytest.LogCaptureFixtur
 def test_keeps_the_log_quiet_between(caplog: pytest.LogCaptureFixture) -> None:
     """However many events land, lines come only now and then."""
     caplog.set_level("INFO")
-    clock = Clock()
+    clock = FakeClock()
     report = Report(DeliverySummary(), clock=clock)
     report.start_posting(100)
 
@@ -74,25 +65,25 @@ def test_keeps_the_log_quiet_between(caplog: pytest.LogCaptureFixture) -> None:
     assert [0, 0, 1, 1, 1, 2] == said
 
 
-class Screen:
-    """Shows reports to the test; it may be slow, and it may be broken."""
+class FakePublisher:
+    """Keeps the reports it is to publish; it may be slow, and it may be broken."""
 
-    def __init__(self, clock: Clock, *, takes: float = 0.0, works: bool = True) -> None:
-        self.sample: list[dict[str, Any]] = []
+    def __init__(self, clock: FakeClock, *, takes: float = 0.0, works: bool = True) -> None:
+        self.published: list[dict[str, Any]] = []
         self._clock = clock
         self._takes = takes
         self._works = works
 
     def __call__(self, report: dict[str, Any]) -> bool:
-        self.sample.append(report)
+        self.published.append(report)
         self._clock.now += self._takes
         return self._works
 
 
-def watch(clock: Clock, screen: Screen, seconds: int) -> list[tuple[str, float]]:
-    """Follow a run whose events land ten a second; return what was shown, and when."""
+def watch(clock: FakeClock, publisher: FakePublisher, seconds: int) -> list[tuple[str, float]]:
+    """Follow a run whose events arrive ten a second; return the state of each report that was published, and when."""
     summary, said = DeliverySummary(), list[tuple[str, float]]()
-    with Report(summary, screen, clock) as report:
+    with Report(summary, publisher, clock) as report:
         report.set_server(server="https://rc.ropo24.fi")
         report.start_posting(10 * seconds)
         for number in range(10 * seconds):
@@ -100,45 +91,45 @@ def watch(clock: Clock, screen: Screen, seconds: int) -> list[tuple[str, float]]
             report.on_delivery(delivered(number))
             if report.is_due:
                 report.publish()
-            said += [(seen["state"], clock.now - 1000.0) for seen in screen.sample[len(said) :]]
-    return said + [(seen["state"], clock.now - 1000.0) for seen in screen.sample[len(said) :]]
+            said += [(seen["state"], clock.now - 1000.0) for seen in publisher.published[len(said) :]]
+    return said + [(seen["state"], clock.now - 1000.0) for seen in publisher.published[len(said) :]]
 
 
-def test_is_shown_at_each_step_and_now_and_then_while_events_are_posted() -> None:
+def test_is_published_at_each_step_and_now_and_then_while_events_are_posted() -> None:
     """Whoever looks sees the run begin, read, post and end."""
-    clock = Clock()
+    clock = FakeClock()
 
-    said = watch(clock, Screen(clock), 10)
+    said = watch(clock, FakePublisher(clock), 10)
 
     assert ["reading", "posting", "posting", "posting", "posting", "ended"] == [state for state, _ in said]
     assert [3.0, 6.0, 9.0] == [when for _, when in said[2:-1]]
 
 
-def test_a_slow_screen_does_not_hold_up_the_posting() -> None:
+def test_a_slow_publisher_does_not_hold_up_the_posting() -> None:
     """To show a report takes a small part of the time, however slow that is."""
-    clock = Clock()
+    clock = FakeClock()
 
-    said = watch(clock, Screen(clock, takes=2.0), 100)
+    said = watch(clock, FakePublisher(clock, takes=2.0), 100)
 
     assert ["reading", "posting", "posting", "posting", "ended"] == [state for state, _ in said]
 
 
-def test_a_broken_screen_is_left_alone_until_the_end() -> None:
+def test_a_broken_publisher_is_left_alone_until_the_end() -> None:
     """To find out that nothing can be shown may take long: it is found out once, and tried once more."""
-    clock = Clock()
+    clock = FakeClock()
 
-    said = watch(clock, Screen(clock, takes=30.0, works=False), 100)
+    said = watch(clock, FakePublisher(clock, takes=30.0, works=False), 100)
 
     assert ["reading", "ended"] == [state for state, _ in said]
 
 
 def test_says_everything_about_the_run() -> None:
     """Counts, progress, why it was stopped, and what failed: plain data, complete."""
-    clock, summary = Clock(), DeliverySummary(rows=6)
-    screen = Screen(clock)
+    clock, summary = FakeClock(), DeliverySummary(rows=6)
+    publisher = FakePublisher(clock)
     summary.add(Delivery(DeliveryStatus.INVALID, None, detail="row 3: time: is missing"))
 
-    with Report(summary, screen, clock) as report:
+    with Report(summary, publisher, clock) as report:
         report.set_server(server="https://rc.ropo24.fi")
         report.start_posting(4)
         clock.now += 2.0
@@ -146,7 +137,7 @@ def test_says_everything_about_the_run() -> None:
         report.on_delivery(Delivery(DeliveryStatus.REJECTED, "e2", "RE2", "HTTP 400 unknown", 400, 1))
         report.stop(RopoUnavailableError("20 events in a row did not arrive"))
 
-    last = screen.sample[-1]
+    last = publisher.published[-1]
     assert last.pop("updated_at")
     assert {
         "state": "ended",
@@ -180,14 +171,14 @@ def test_says_everything_about_the_run() -> None:
 
 def test_names_the_first_hundred_failures_only() -> None:
     """A report stays small, whatever went wrong."""
-    screen = Screen(Clock())
+    publisher = FakePublisher(FakeClock())
 
-    with Report(DeliverySummary(), screen) as report:
+    with Report(DeliverySummary(), publisher) as report:
         report.start_posting(5 * REMEMBERED)
         for number in range(5 * REMEMBERED):
             report.on_delivery(Delivery(DeliveryStatus.REJECTED, f"{number}" * 20_000, "P" * 20_000, "why" * 20_000))
 
-    last = screen.sample[-1]
+    last = publisher.published[-1]
     assert REMEMBERED == len(last["failures"])
     assert 5 * REMEMBERED == last["counts"]["rejected"]
     assert len(json.dumps(last)) < 150_000
@@ -195,13 +186,13 @@ def test_names_the_first_hundred_failures_only() -> None:
 
 def test_ends_with_the_error_that_ended_the_run() -> None:
     """The provider's own error is told as it is; another's words may quote a row, and stay in the log."""
-    screen = Screen(Clock())
+    publisher = FakePublisher(FakeClock())
 
-    with pytest.raises(RopoUnavailableError), Report(DeliverySummary(), screen):
+    with pytest.raises(RopoUnavailableError), Report(DeliverySummary(), publisher):
         raise RopoUnavailableError("nothing gets through")
-    with pytest.raises(ValueError, match="A123456"), Report(DeliverySummary(), screen):
+    with pytest.raises(ValueError, match="A123456"), Report(DeliverySummary(), publisher):
         raise ValueError("customer A123456 is odd")
 
     assert ["nothing gets through", "ValueError; the task's log says more"] == [
-        seen["stopped"] for seen in screen.sample if seen["state"] == "ended"
+        seen["stopped"] for seen in publisher.published if seen["state"] == "ended"
     ]

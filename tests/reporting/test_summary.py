@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_ropo.delivery import ARRIVED, NAMED, Delivery, DeliveryStatus
+from airflow_provider_ropo.delivery import ARRIVED, NAMED, SUCCESSFUL, Delivery, DeliveryStatus
 from airflow_provider_ropo.errors import DeliveriesFailedError
 from airflow_provider_ropo.reporting.summary import REMEMBERED, DeliverySummary
 
@@ -11,7 +11,19 @@ REJECTED = DeliveryStatus.REJECTED
 INVALID = DeliveryStatus.INVALID
 UNDELIVERED = DeliveryStatus.UNDELIVERED
 NOTHING = dict.fromkeys(
-    ["rows", "events", "delivered", "already_delivered", "rejected", "invalid", "undelivered", "unconfirmed", "held"],
+    [
+        "rows",
+        "events",
+        "delivered",
+        "already_delivered",
+        "rejected",
+        "invalid",
+        "changed",
+        "undelivered",
+        "unconfirmed",
+        "held",
+        "closed",
+    ],
     0,
 )
 
@@ -34,8 +46,8 @@ def test_counts_add_up() -> None:
     counts = summary_of(rows=40, **{status: number for number, status in enumerate(DeliveryStatus, 1)}).as_dict()
 
     assert list(NOTHING) == list(counts)
-    assert (40, 28) == (counts["rows"], counts["events"])
-    assert [1, 2, 3, 4, 5, 6, 7] == list(counts.values())[2:]
+    assert (40, 45) == (counts["rows"], counts["events"])
+    assert [1, 2, 3, 4, 5, 6, 7, 8, 9] == list(counts.values())[2:]
     assert {int} == {type(value) for value in counts.values()}
     assert {str} == {type(key) for key in counts}
 
@@ -57,7 +69,7 @@ def test_all_is_well(status: str) -> None:
     assert summary_of(rows=3, **{status: 3}).failure() is None
 
 
-@pytest.mark.parametrize("status", sorted(set(DeliveryStatus) - ARRIVED))
+@pytest.mark.parametrize("status", sorted(set(DeliveryStatus) - SUCCESSFUL))
 def test_one_is_not_well(status: str) -> None:
     """One event that is not at Ropo One fails the task, with the counts."""
     failure = summary_of(rows=3, delivered=2, **{status: 1}).failure()
@@ -109,12 +121,12 @@ def test_tolerance_is_for_what_is_final(status: str, max_failed: float) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
-def test_worth_a_retry(counts: dict[str, int], expected: bool) -> None:  # noqa: FBT001
+def test_retryable(counts: dict[str, int], expected: bool) -> None:  # noqa: FBT001
     """Another run can help unless everything that failed is final."""
     assert expected is summary_of(**counts).retryable
 
 
-def test_worth_a_retry_beyond_the_named() -> None:
+def test_retryable_beyond_the_named() -> None:
     """A transient failure counts even where the message has no room to name it."""
     assert summary_of(rejected=NAMED + 5, undelivered=1).retryable
 
@@ -136,3 +148,20 @@ def test_message_of_few() -> None:
 def test_failures_kept_are_few() -> None:
     """However many fail, the summary keeps a handful: memory stays flat."""
     assert REMEMBERED == len(summary_of(undelivered=500).failures)
+
+
+def test_closed_is_no_failure() -> None:
+    """What a person has closed is not at Ropo One, and makes no task red."""
+    summary = summary_of(rows=3, delivered=2, closed=1)
+
+    assert summary.failure() is None
+    assert str(summary).startswith("2 of 3 events are at Ropo One: 2 delivered, 1 closed")
+
+
+def test_changed_is_permanent() -> None:
+    """Another try does not help where Ropo One has an earlier version; it counts among the tolerated."""
+    summary = summary_of(delivered=9, changed=1)
+
+    assert not summary.retryable
+    assert summary.failure() is not None
+    assert summary.failure(1) is None

@@ -1,4 +1,4 @@
-"""The sandbox, met over HTTP as the provider and a person with a browser meet it."""
+"""The sandbox, used over HTTP as by the provider and by a browser."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def lenient() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(running: Sandbox) -> Sandbox:
-    """Return the shared sandbox, as good as new."""
+    """Return the shared sandbox, with its state deleted."""
     running.clear()
     return running
 
@@ -83,7 +83,7 @@ def decoded(part: str) -> dict[str, Any]:
 
 
 def test_the_right_pair_gets_a_token_for_two_hours(sandbox: Sandbox) -> None:
-    """The known customer number and API code get 201 and a JSON Web Token that says for whom and how long."""
+    """The known customer number and API code get 201 and a JSON Web Token with the customer and the lifetime."""
     answer = sign_in(sandbox.url)
 
     header, claims, signature = answer.json()["token"].split(".")
@@ -168,7 +168,7 @@ def unsigned(token: str) -> str:
 def test_an_event_needs_a_token_of_the_sandbox(
     sandbox: Sandbox, authorization: Callable[[str], str | bytes | None]
 ) -> None:
-    """Without a token that was given here the answer is 401 without content; nothing is taken in."""
+    """Without a token of this sandbox the answer is 401 without content, and nothing is accepted."""
     value = authorization(sign_in(sandbox.url).json()["token"])
     headers = {} if value is None else {"Authorization": value}
 
@@ -294,7 +294,7 @@ def test_what_breaks_the_schema_is_refused_by_name(sandbox: Sandbox, name: str, 
 
 @pytest.mark.parametrize("name", ["id", "usageplacecode", "status", "time"])
 def test_four_properties_are_required(sandbox: Sandbox, name: str) -> None:
-    """Stricter than the documentation: without who, where, what and when there is no event."""
+    """Stricter than the documentation: id, usage place, status and time are required."""
     answer = post(sandbox.url, {key: value for key, value in EVENT.items() if key != name})
 
     assert answer.status_code == 400
@@ -302,7 +302,7 @@ def test_four_properties_are_required(sandbox: Sandbox, name: str) -> None:
 
 
 def test_a_refusal_names_all_that_is_wrong_and_repeats_no_value(sandbox: Sandbox) -> None:
-    """One look at the detail tells everything to mend, without customers' data in it."""
+    """The detail names everything that must be fixed, without any value."""
     event = EVENT | {"customernumber": 98765, "time": "the 4th of May", "invoices": [{"jobid": "J-77"}]}
 
     detail = post(sandbox.url, event).json()["detail"]
@@ -419,7 +419,7 @@ def test_the_list_shows_accepted_events_in_the_order_of_arrival(sandbox: Sandbox
     ],
 )
 def test_the_list_can_be_narrowed(sandbox: Sandbox, query: str, numbers: list[int]) -> None:
-    """Refused ones too, a start, a length and a direction: what a page that polls needs."""
+    """The list can include refused events, and be limited by start, length and direction."""
     token = sign_in(sandbox.url).json()["token"]
     for status in ("connected", "?", "connected", "connected"):
         post(sandbox.url, EVENT | {"status": status}, token)
@@ -430,7 +430,7 @@ def test_the_list_can_be_narrowed(sandbox: Sandbox, query: str, numbers: list[in
 
 
 def test_refused_ones_are_listed_with_their_problem(sandbox: Sandbox) -> None:
-    """What was refused keeps its payload and says why."""
+    """A refused event is listed with its payload and the reason."""
     post(sandbox.url, EVENT | {"status": "?"})
 
     (listed,) = requests.get(f"{sandbox.url}/events?all=true", timeout=5).json()
@@ -499,7 +499,7 @@ def test_the_page_is_complete_in_itself(sandbox: Sandbox) -> None:
     assert re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval", answer.text) == []
 
 
-def test_the_page_is_told_what_to_show(sandbox: Sandbox) -> None:
+def test_the_summary_of_the_page(sandbox: Sandbox) -> None:
     """GET /summary gives the credentials, the counts and the moment from which they count."""
     for _ in range(2):
         post(sandbox.url, EVENT)
@@ -538,7 +538,7 @@ def test_the_page_is_told_what_to_show(sandbox: Sandbox) -> None:
 def test_a_scripted_answer_is_given_once(
     sandbox: Sandbox, fault: Fault, status: int, header: tuple[str, str | None], body: bytes
 ) -> None:
-    """A fault replaces one answer, its event is not taken in, and the next event fares as usual."""
+    """A fault replaces one answer, its event is not accepted, and the next event is handled as usual."""
     sandbox.script([fault])
 
     answer = post(sandbox.url, EVENT)
@@ -551,7 +551,7 @@ def test_a_scripted_answer_is_given_once(
 
 
 def test_a_faulty_answer_may_hide_an_accepted_event(sandbox: Sandbox) -> None:
-    """With remember the event is taken in although its sender hears of an error."""
+    """With remember the event is accepted although its client gets an error."""
     sandbox.script([Fault(status=500, remember=True)])
 
     answer = post(sandbox.url, EVENT)
@@ -560,7 +560,7 @@ def test_a_faulty_answer_may_hide_an_accepted_event(sandbox: Sandbox) -> None:
 
 
 def test_remembering_does_not_excuse_a_bad_event(sandbox: Sandbox) -> None:
-    """What would have been refused is not taken in by a fault either."""
+    """An event that would be refused is not accepted with a fault either."""
     sandbox.script([Fault(status=500, remember=True)])
 
     post(sandbox.url, EVENT | {"status": "?"})
@@ -570,7 +570,7 @@ def test_remembering_does_not_excuse_a_bad_event(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("remember", [True, False], ids=["after the event was taken in", "before"])
 def test_a_connection_can_be_reset(sandbox: Sandbox, remember: bool) -> None:  # noqa: FBT001
-    """A cut gives the sender a reset and no answer at all; other connections live on."""
+    """A cut resets the client's connection without an answer; other connections stay open."""
     sandbox.script([Fault(cut=True, remember=remember)])
     token = sign_in(sandbox.url).json()["token"]
 
@@ -589,7 +589,7 @@ def test_a_connection_can_be_reset(sandbox: Sandbox, remember: bool) -> None:  #
 
 
 def test_an_answer_can_come_too_late(sandbox: Sandbox) -> None:
-    """A delayed answer times out at the sender, while the event was taken in at once."""
+    """A delayed answer times out at the client, while the event is accepted at once."""
     sandbox.script([Fault(delay=1)])
     token = sign_in(sandbox.url).json()["token"]
 
@@ -600,7 +600,7 @@ def test_an_answer_can_come_too_late(sandbox: Sandbox) -> None:
 
 
 def test_a_fault_can_wait_for_its_usage_place(sandbox: Sandbox) -> None:
-    """A fault for one place lets the others pass, whatever comes first."""
+    """A fault for one usage place does not affect others, in any order of events."""
     sandbox.script([Fault(status=503, usageplacecode="B"), Fault(status=500)])
 
     answers = [post(sandbox.url, EVENT | {"usageplacecode": code}).status_code for code in "AABB"]
@@ -609,7 +609,7 @@ def test_a_fault_can_wait_for_its_usage_place(sandbox: Sandbox) -> None:
 
 
 def test_a_sign_in_can_fail_too(sandbox: Sandbox) -> None:
-    """Scripted faults of the sign-in leave events alone, and do not count as sign-ins."""
+    """Scripted faults of the sign-in do not affect events, and do not count as sign-ins."""
     token = sign_in(sandbox.url).json()["token"]
     sandbox.script_sign_in([Fault(status=503)])
 
@@ -623,7 +623,7 @@ def test_a_sign_in_can_fail_too(sandbox: Sandbox) -> None:
 
 
 def test_clearing_drops_unused_faults(sandbox: Sandbox) -> None:
-    """One test's trouble does not reach the next."""
+    """Faults that one test did not use do not affect the next test."""
     sandbox.script([Fault(status=500)])
     sandbox.script_sign_in([Fault(status=500)])
 
@@ -675,7 +675,7 @@ def test_a_stopped_sandbox_is_gone_but_not_forgotten() -> None:
 
 
 def test_a_sender_that_hangs_up_is_no_error(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-    """A request broken off halfway leaves no trace: no arrival, no traceback."""
+    """A request that ends halfway leads to no arrival and no traceback."""
     host, _, port = sandbox.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=5) as sender:
         sender.sendall(b"POST /rest/usageplace/event HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
@@ -696,7 +696,7 @@ def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def test_the_command_runs_a_sandbox() -> None:
-    """The command says in one line where it listens and whom it knows, takes an event, ends quietly."""
+    """The command prints its address and credentials in one line, accepts an event, and ends without an error."""
     options = ("--port", "0", "--cid", "42", "--apicode", "secret", "--accept-jobid-string")
     with process(*options) as (running, line):
         url = line.split("listens on ")[1].split()[0]
@@ -713,14 +713,14 @@ def test_the_command_runs_a_sandbox() -> None:
     assert (0, "Stopped.\n") == (running.returncode, rest)
 
 
-def test_the_command_says_that_a_port_is_taken(sandbox: Sandbox) -> None:
-    """A taken port ends the command with one clear line."""
+def test_the_command_reports_a_port_in_use(sandbox: Sandbox) -> None:
+    """A port in use ends the command with one clear line."""
     port = sandbox.url.rpartition(":")[2]
 
     ended = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True, timeout=10, check=False)
 
     assert ended.returncode == 1
-    assert ended.stderr == f"Port {port} on 127.0.0.1 is taken: choose another with --port\n"
+    assert ended.stderr == f"Port {port} on 127.0.0.1 is in use: choose another with --port\n"
 
 
 @pytest.mark.parametrize("option", ["--latency=-1", "--latency=nan", "--token-ttl=inf", "--token-ttl=soon"])
@@ -742,7 +742,7 @@ def test_the_command_refuses_nonsense_seconds(option: str) -> None:
     ids=["library", "command"],
 )
 def test_a_missing_extra_is_named(package: str, use: str) -> None:
-    """Without the packages of the extra, library and command say what to install."""
+    """Without the packages of the extra, library and command name what to install."""
     code = f"import sys; sys.modules[{package!r}] = None; sys.argv = ['sandbox', '--port', '0']; {use}"
 
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=False)
@@ -751,8 +751,8 @@ def test_a_missing_extra_is_named(package: str, use: str) -> None:
     assert "pip install 'airflow-provider-ropo[sandbox]'" in ended.stderr
 
 
-def test_the_sandbox_is_an_island() -> None:
-    """It works with nothing of the provider, of Airflow or of requests loaded: a second opinion."""
+def test_the_sandbox_is_independent() -> None:
+    """The sandbox loads nothing of the rest of the provider, of Airflow or of requests."""
     code = (
         "import sys, airflow_provider_ropo.sandbox.server, airflow_provider_ropo.sandbox.__main__\n"
         "print(*sorted(name for name in sys.modules if name.split('.')[0] in ('airflow', 'requests') or"

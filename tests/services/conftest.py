@@ -1,4 +1,4 @@
-"""What several test files share: a MariaDB server and a whole Airflow, each of the test run's own."""
+"""Fixtures of several test files: a MariaDB server and a whole Airflow, for this test run only."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PACKAGES = ("mariadb-server-core", "mariadb-client-core")
 #: Seconds that anything may take on a busy machine.
-PATIENCE = 240
+TIMEOUT = 240
 
 
 @dataclass(frozen=True)
 class MariaDB:
-    """A running MariaDB server, which takes root without a password, on a socket that nobody else may open."""
+    """A running MariaDB server, which takes root without a password, on a socket that no other user may open."""
 
     socket: str
 
@@ -115,19 +115,19 @@ def _found() -> list[str]:
 
 
 def _wait_for(server: MariaDB, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
-        # Not with the driver, which leaves a socket open where nobody answers.
+        # Not with the driver, which leaves a socket open if there is no answer.
         with closing(socket.socket(socket.AF_UNIX)) as probe:
             if probe.connect_ex(server.socket) == 0:
                 return
-        if process.poll() is not None or time.monotonic() > give_up:
+        if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"MariaDB did not start:\n{log.read_text()}", pytrace=False)
         time.sleep(0.1)
 
 
 class Airflow:
-    """A whole Airflow at home in an empty folder, which knows the example DAGs, spoken to as its UI does."""
+    """A whole Airflow with the example DAGs and an empty home, used through its REST API as its UI does."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -209,16 +209,16 @@ class Airflow:
 
     def wait_for(self, come: Callable[[], Any], what: str) -> Any:
         """Wait until something is there, and return it."""
-        give_up = time.monotonic() + PATIENCE
-        while time.monotonic() < give_up:
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
             with suppress(urllib.error.URLError, ConnectionError):
                 if found := come():
                     return found
             time.sleep(0.5)
-        pytest.fail(f"{what} was not there after {PATIENCE} s:\n{self.said()}", pytrace=False)
+        pytest.fail(f"{what} was not there after {TIMEOUT} s:\n{self.output()}", pytrace=False)
 
-    def said(self) -> str:
-        """Return the end of what each process and each task said."""
+    def output(self) -> str:
+        """Return the end of the output of each process and each task."""
         logs = sorted(self.home.glob("*.log")) + sorted(self.home.glob("logs/dag_id=*/**/*.log"))
         return "\n".join(f"==> {log.relative_to(self.home)} <==\n{log.read_text()[-5_000:]}" for log in logs)
 

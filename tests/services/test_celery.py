@@ -89,7 +89,7 @@ class Cluster:
     def wait_for_end_of(self, run: str) -> None:
         path = f"dags/{DAG_ID}/dagRuns/{run}"
         end = self.airflow.wait_for(lambda: {"success", "failed"} & {self.airflow.ask(path)["state"]}, "the run's end")
-        assert {"success"} == end, self.airflow.said()
+        assert {"success"} == end, self.airflow.output()
 
     def counts(self, run: str) -> list[dict[str, int]]:
         """Return each shard's counts, those that are not null."""
@@ -154,7 +154,7 @@ def cluster(airflow: Any, broker: str, postgres: Any) -> Iterator[Cluster]:
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
         "PYTHONPATH": str(airflow.home),
     }
-    assert 0 == airflow.start("db", "migrate").wait(), airflow.said()
+    assert 0 == airflow.start("db", "migrate").wait(), airflow.output()
     for command in ("api-server", "dag-processor", "scheduler"):
         airflow.start(command)
     with postgres.connect(dbname="warehouse", autocommit=True) as warehouse:
@@ -163,7 +163,7 @@ def cluster(airflow: Any, broker: str, postgres: Any) -> Iterator[Cluster]:
 
 
 def _prepare_dags(folder: Path) -> None:
-    """Copy the example, as one would: with what it says is PostgreSQL's, and here with less patience."""
+    """Copy the example, with its expression for PostgreSQL, and here with a shorter retry delay."""
     (folder / "sql").mkdir(parents=True)
     sql = (EXAMPLES / "sql" / "usageplace_events_shard.sql").read_text()
     (expression,) = re.findall(r"(?m)-- +PostgreSQL +(.*)$", sql)
@@ -225,8 +225,8 @@ def test_two_workers_share_the_shards(cluster: Cluster, workers: None, sandbox: 
     assert in_order(day) == arrived(sandbox, day)
 
 
-def test_the_other_worker_finishes_what_a_killed_one_leaves(cluster: Cluster, workers: None, sandbox: Sandbox) -> None:
-    """When a worker is killed, nothing is lost, and sent again is only what nobody knows to have arrived."""
+def test_the_other_worker_finishes_the_work_of_a_killed_one(cluster: Cluster, workers: None, sandbox: Sandbox) -> None:
+    """When a worker is killed, nothing is lost, and only events that are not known to have arrived are sent again."""
     day = dt.date(2026, 1, 14)
     cluster.load(day)
     victim, survivor = WORKERS
@@ -235,7 +235,7 @@ def test_the_other_worker_finishes_what_a_killed_one_leaves(cluster: Cluster, wo
         lost = [shard["map_index"] for shard in cluster.shards(run) if shard["hostname"] == victim]
         slow = cluster.a_place_in_each(lost)
         assert 2 == len(lost) == len(slow)
-        # The first event of each of these is taken in, and not answered.
+        # The first event of each of these is accepted, but not answered.
         sandbox.script(Fault(usageplacecode=place, delay=600) for place in slow)
     unanswered = sum(EVENTS[place] for place in slow)
     cluster.airflow.wait_for(lambda: cluster.delivered(run) == TOTAL - unanswered, "everything else")

@@ -19,15 +19,19 @@ from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.event.model import RowReader
 from airflow_provider_ropo.intake.query import run_query
 from airflow_provider_ropo.intake.spool import Spool
+from airflow_provider_ropo.ledger.claims import Round
 from airflow_provider_ropo.ledger.decisions import Action, LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger.schema import define_table
+from airflow_provider_ropo.ledger.states import open_events
 from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.sandbox import Sandbox
 from airflow_provider_ropo.timezones import find_timezone
+from ledger_steps import DESTINATION, actions, claim, look_up, record, send
 
-ME = Claimant("dag", "report", "run_1", -1, 1)
-LATER = ME._replace(run_id="run_2")
+ME = Claimant("dag", "report", "run_1", -1, 1, "me")
+LATER = ME._replace(run_id="run_2", process="later")
 
 WORK = """
 CREATE TABLE {}.work (
@@ -58,15 +62,9 @@ def events(make_event: Callable[..., UsageplaceEvent]) -> list[UsageplaceEvent]:
 
 
 def open_ledger(engine: sa.engine.Engine, me: Claimant = ME, name: str = "ropo_ledger") -> DeliveryLedger:
-    ledger = DeliveryLedger(LedgerTable(engine, name), me, LedgerPolicy())
+    ledger = DeliveryLedger(LedgerTable(engine, name), DESTINATION, me, LedgerPolicy())
     ledger.prepare()
     return ledger
-
-
-def deliver(ledger: DeliveryLedger, event: UsageplaceEvent) -> None:
-    [decision] = ledger.look_up([event])
-    ledger.claim([(event, decision)])
-    ledger.record([(event, Delivery(DeliveryStatus.DELIVERED, event.id, attempts=1))])
 
 
 def lanes_of(events: list[UsageplaceEvent]) -> list[list[UsageplaceEvent]]:
@@ -106,7 +104,7 @@ def states(engine: sa.engine.Engine, table: str = "ropo_ledger") -> Counter[str]
 
 
 def test_the_table_is_made_once(engine: sa.engine.Engine) -> None:
-    """The table and its indexes are made if they are missing, and left alone if they are there."""
+    """The table and its indexes are created if they are missing, and not changed if they exist."""
     table = LedgerTable(engine, "ropo_ledger")
 
     before = table.exists()
@@ -121,29 +119,26 @@ def test_the_table_is_made_once(engine: sa.engine.Engine) -> None:
 
 
 def test_an_event_is_remembered(engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]) -> None:
-    """An event is unknown, then being sent, then delivered, and says so to the next run."""
+    """An event is unknown, then being sent, then delivered, and the next run recognises it."""
     event = make_event()
     ledger = open_ledger(engine)
 
-    before = ledger.look_up([event])
-    ledger.claim([(event, before[0])])
-    meanwhile = open_ledger(engine, LATER).look_up([event])
-    ledger.record([(event, Delivery(DeliveryStatus.DELIVERED, event.id, attempts=1))])
-    after = open_ledger(engine, LATER).look_up([event])
+    before = claim(ledger, event)
+    meanwhile = open_ledger(engine, LATER).decide([event])
+    record(ledger, before[0])
+    after = open_ledger(engine, LATER).decide([event])
 
-    assert [Action.SEND, Action.CLAIMED_ELSEWHERE, Action.ALREADY_DELIVERED] == [
-        decision.action for decisions in (before, meanwhile, after) for decision in decisions
-    ]
+    assert [Action.SEND, Action.CLAIMED_ELSEWHERE, Action.ALREADY_DELIVERED] == actions([*before, *meanwhile, *after])
 
 
 def test_microseconds_are_kept(engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]) -> None:
     """``recorded_at`` comes back to the microsecond: what happens within a second keeps its order."""
     moment = dt.datetime(2026, 1, 14, 5, 0, 0, 123456)  # noqa: DTZ001 - as the ledger writes it
     table = LedgerTable(engine, "ropo_ledger")
-    ledger = DeliveryLedger(table, ME, LedgerPolicy(), now=lambda: moment)
+    ledger = DeliveryLedger(table, DESTINATION, ME, LedgerPolicy(), now=lambda: moment)
     ledger.prepare()
 
-    deliver(ledger, make_event())
+    send(ledger, make_event())
 
     entries = table.entries(["e1"])["e1"]
     assert [("sending", moment), ("delivered", moment + dt.timedelta(microseconds=1))] == [
@@ -167,18 +162,18 @@ def test_names(name: str, engine: sa.engine.Engine, database: str, make_event: C
     """The table may be named with its database, and be quoted in MariaDB's way or in the standard's."""
     name = name.format(database=database)
 
-    deliver(open_ledger(engine, name=name), make_event())
+    send(open_ledger(engine, name=name), make_event())
 
-    [decision] = open_ledger(engine, LATER, name).look_up([make_event()])
+    [decision] = open_ledger(engine, LATER, name).decide([make_event()])
     assert Action.ALREADY_DELIVERED is decision.action
 
 
 def test_letter_case_of_ids_counts(engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]) -> None:
     """Ids that differ in letter case alone are different events."""
     ledger = open_ledger(engine)
-    deliver(ledger, make_event("a"))
+    send(ledger, make_event("a"))
 
-    decisions = ledger.look_up([make_event("A"), make_event("a")])
+    decisions = ledger.decide([make_event("A"), make_event("a")])
 
     assert [Action.SEND, Action.ALREADY_DELIVERED] == [decision.action for decision in decisions]
 
@@ -186,10 +181,10 @@ def test_letter_case_of_ids_counts(engine: sa.engine.Engine, make_event: Callabl
 def test_letter_case_of_places_counts(engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]) -> None:
     """Each of two usage places that differ in letter case alone has a latest event of its own."""
     ledger = open_ledger(engine)
-    deliver(ledger, make_event("e1", "re1", "11:00"))
-    deliver(ledger, make_event("e2", "RE1", "10:00"))
+    send(ledger, make_event("e1", "re1", "11:00"))
+    send(ledger, make_event("e2", "RE1", "10:00"))
 
-    latest = LedgerTable(engine, "ropo_ledger").latest_deliveries(["RE1", "re1"])
+    latest = LedgerTable(engine, "ropo_ledger").latest_deliveries(["RE1", "re1"], DESTINATION)
 
     assert {"re1": "11:00", "RE1": "10:00"} == {place: f"{time:%H:%M}" for place, time in latest.items()}
     assert 0 == ledger.stale
@@ -202,14 +197,14 @@ def test_letter_case_of_places_counts(engine: sa.engine.Engine, make_event: Call
 def test_words_come_back(
     words: str, charset: str, mariadb: Any, database: str, make_event: Callable[..., UsageplaceEvent]
 ) -> None:
-    """What Ropo One says is kept as it is, in any language, whatever the database's own character set."""
+    """The text of Ropo One's answer is stored unchanged, in any language, whatever the database's character set."""
     mariadb.execute(f"ALTER DATABASE {database} CHARACTER SET {charset}")
     event = make_event()
     engine = mariadb.engine(database)
     ledger = open_ledger(engine)
-    ledger.claim([(event, ledger.look_up([event])[0])])
+    [claimed] = claim(ledger, event)
 
-    ledger.record([(event, Delivery(DeliveryStatus.REJECTED, event.id, detail=words, http_status=400, attempts=1))])
+    record(ledger, claimed, "rejected", words, http_status=400)
 
     with engine.connect() as connection:
         query = sa.text("SELECT detail FROM ropo_ledger WHERE delivery_status = 'rejected'")
@@ -226,8 +221,8 @@ def test_reading_and_adding_are_enough(
     mariadb.execute(f"CREATE USER {user}", f"GRANT SELECT, INSERT ON {database}.ropo_ledger TO {user}")
     modest = mariadb.engine(database, user)
 
-    deliver(open_ledger(modest), make_event())
-    [decision] = open_ledger(modest, LATER).look_up([make_event()])
+    send(open_ledger(modest), make_event())
+    [decision] = open_ledger(modest, LATER).decide([make_event()])
 
     modest.dispose()
     mariadb.execute(f"DROP USER {user}")
@@ -237,7 +232,7 @@ def test_reading_and_adding_are_enough(
 def test_a_ledger_that_may_not_be_written(
     mariadb: Any, database: str, engine: sa.engine.Engine, client: RopoClient, events: list[UsageplaceEvent]
 ) -> None:
-    """If *sending* cannot be written, nothing is posted, and the error says why in MariaDB's words."""
+    """If *sending* cannot be written, nothing is posted, and the error has MariaDB's message."""
     open_ledger(engine)
     user = f"ropo_{database[-8:]}"
     mariadb.execute(f"CREATE USER {user}", f"GRANT SELECT ON {database}.ropo_ledger TO {user}")
@@ -249,6 +244,71 @@ def test_a_ledger_that_may_not_be_written(
     reader.dispose()
     mariadb.execute(f"DROP USER {user}")
     assert {} == states(engine)
+
+
+@pytest.mark.parametrize(
+    "odd", [("e" * 300, "RE1"), ("odd", "R" * 300)], ids=["an id of 300 characters", "a place of 300 characters"]
+)
+def test_an_odd_event_stops_no_other(
+    odd: tuple[str, str], engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]
+) -> None:
+    """An event that does not fit the columns is refused with the reason; results and other claims are written once."""
+    ledger = open_ledger(engine)
+    ready = claim(ledger, *(make_event(f"e{number}", f"RE{number}") for number in range(24)))
+    results = [(each, Delivery(DeliveryStatus.DELIVERED, each.event.id, attempts=1)) for each in ready]
+
+    outcome = ledger.exchange(
+        Round(look_ups=[make_event(*odd), make_event("next", "RE92")], claim_limit=2, results=results)
+    )
+
+    assert ["next"] == [each.event.id for each in outcome.unresolved]
+    assert [(odd[0], Action.UNREADABLE)] == [(each.event.id, each.decision.action) for each in outcome.refused]
+    assert "Data too long for column" in outcome.refused[0].decision.detail
+    assert {"delivered": 24, "sending": 1} == states(engine)
+    with engine.connect() as connection:
+        query = sa.text("SELECT count(*) FROM ropo_ledger WHERE delivery_status = 'delivered'")
+        assert 24 == connection.execute(query).scalar_one()
+
+
+def test_a_long_detail_of_four_byte_characters(
+    engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]
+) -> None:
+    """A detail is cut by characters, whatever their bytes."""
+    ledger = open_ledger(engine)
+    [claimed] = claim(ledger, make_event())
+
+    record(ledger, claimed, "rejected", "🔌" * 1_500)
+
+    with engine.connect() as connection:
+        query = sa.text("SELECT detail FROM ropo_ledger WHERE delivery_status = 'rejected'")
+        assert "🔌" * 1_000 == connection.execute(query).scalar_one()
+
+
+def test_open_events(engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]) -> None:
+    """The query of open events runs in MariaDB, too."""
+    ledger = open_ledger(engine)
+    send(ledger, make_event("e1"))
+    send(ledger, make_event("e2", "RE2"), "rejected")
+    look_up(ledger, make_event("e3", "RE3"))
+
+    with engine.connect() as connection:
+        rows = connection.execute(open_events(define_table("ropo_ledger"))).all()
+
+    assert [("e2", "rejected"), ("e3", "sending")] == sorted((row.event_id, row.delivery_status) for row in rows)
+
+
+def test_an_earlier_layout_is_upgraded(engine: sa.engine.Engine, make_event: Callable[..., UsageplaceEvent]) -> None:
+    """A table without the columns of today gets them, and a row written by hand is a valid row."""
+    with engine.begin() as connection:
+        LedgerTable(engine, "ropo_ledger").create_or_upgrade()
+        connection.execute(sa.text("ALTER TABLE ropo_ledger DROP COLUMN destination, DROP COLUMN process"))
+    ledger = open_ledger(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO ropo_ledger (event_id, delivery_status) VALUES ('e1', 'delivered')"))
+
+    decisions = ledger.decide([make_event("e1"), make_event("e2")])
+
+    assert [Action.ALREADY_DELIVERED, Action.SEND] == actions(decisions)
 
 
 def test_the_second_run_recognises_all(
@@ -275,12 +335,15 @@ def test_two_runs_at_once(
         with closing(open_ledger(mariadb.engine(database), me)) as ledger:
             ends.append(post_all(lanes_of(events), client, ledger))
 
-    threads = [threading.Thread(target=run, args=(ME._replace(run_id=f"run_{number}"),)) for number in range(2)]
+    threads = [
+        threading.Thread(target=run, args=(ME._replace(run_id=f"run_{number}", process=f"{number}"),))
+        for number in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    last = post_all(lanes_of(events), client, open_ledger(engine, ME._replace(run_id="last")))
+    last = post_all(lanes_of(events), client, open_ledger(engine, ME._replace(run_id="last", process="last")))
 
     assert {1} == set(Counter(payload["id"] for payload in sandbox.events).values())
     assert {200} == {end.total() for end in [*ends, last]}

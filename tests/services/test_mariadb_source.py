@@ -32,7 +32,7 @@ def test_names_and_rows(warehouse: Any) -> None:
 
 
 def test_parameters(warehouse: Any) -> None:
-    """Parameters are those of the driver; a percent sign without parameters is left alone."""
+    """Parameters are those of the driver; a percent sign without parameters is not changed."""
     with run_query(warehouse, "SELECT seq FROM seq_1_to_9 WHERE seq > %s AND 'a' LIKE 'a%%'", [7]) as query:
         with_parameters = list(query.rows)
     with run_query(warehouse, "SELECT 'a' LIKE 'a%'") as query:
@@ -87,13 +87,64 @@ def test_the_connection_is_good_after_a_query_broken_off(warehouse: Any) -> None
 
 
 def test_sql_that_is_no_query(warehouse: Any) -> None:
-    """A statement that returns no columns is refused by name."""
-    with pytest.raises(RopoConfigurationError, match="returns no columns"), run_query(warehouse, "SET @a = 1"):
+    """A statement that is no query is refused by name, and one without columns is, too."""
+    with pytest.raises(RopoConfigurationError, match="starts with SET"), run_query(warehouse, "SET @a = 1"):
+        pass
+    with pytest.raises(RopoConfigurationError, match="returns no columns"), run_query(warehouse, "SELECT 1 INTO @a"):
         pass
 
 
+WRITING = {
+    "DELETE": "DELETE FROM outbox RETURNING id",
+    "INSERT": "INSERT INTO outbox VALUES (3) RETURNING id",
+    "REPLACE": "REPLACE INTO outbox VALUES (3) RETURNING id",
+    "CALL": "CALL pick()",
+    "several": "SELECT 1; DELETE FROM outbox; COMMIT",
+    "function": "SELECT pick_one()",
+    "sequence": "SELECT NEXTVAL(number)",
+}
+
+
+@pytest.mark.parametrize("sql", WRITING.values(), ids=WRITING)
+def test_sql_that_writes(sql: str, mariadb: Any, database: str) -> None:
+    """SQL that writes is refused, by MariaDB itself where the text does not tell, and has written nothing."""
+    mariadb.execute(
+        f"USE {database}",
+        f"CREATE TABLE {database}.outbox (id INT)",
+        f"INSERT INTO {database}.outbox VALUES (1), (2)",
+        f"CREATE SEQUENCE {database}.number",
+        f"CREATE PROCEDURE {database}.pick() DELETE FROM outbox RETURNING id",
+        f"CREATE FUNCTION {database}.pick_one() RETURNS INT BEGIN DELETE FROM outbox; RETURN 1; END",
+    )
+
+    with closing(mariadb.connect(database)) as connection:
+        with pytest.raises(RopoConfigurationError, match="ledger"), run_query(connection, sql):
+            pass
+        with run_query(connection, "SELECT count(*) FROM outbox") as query:
+            assert [(2,)] == list(query.rows)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT seq FROM seq_1_to_2 WHERE 'a%' LIKE 'a%' AND seq > %s", "SELECT 1 -- 100 % of\n+ %s", "SELECT %s, '5%s'"],
+)
+def test_percent_sign_beside_parameters(sql: str, warehouse: Any) -> None:
+    """A percent sign that is no placeholder is a mistake in the task, whose message says how to write it."""
+    with pytest.raises(RopoConfigurationError, match="is written %%"), run_query(warehouse, sql, [0]):
+        pass
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 7;", "\ufeffSELECT 7\r\n;\r\n# the end; don't\n", "SELECT 7 -- it's;\n"], ids=repr
+)
+def test_sql_as_editors_leave_it(sql: str, warehouse: Any) -> None:
+    """A closing semicolon, comments, Windows line ends and a byte order mark do not disturb."""
+    with run_query(warehouse, sql) as query:
+        assert [(7,)] == list(query.rows)
+
+
 def test_failure_of_the_warehouse_comes_out_as_it_is(warehouse: Any) -> None:
-    """What MariaDB complains about is told in its own words."""
+    """An error of MariaDB is reported with its own message."""
     with (
         pytest.raises(pymysql.err.ProgrammingError, match="no_such_table"),
         run_query(warehouse, "SELECT * FROM no_such_table"),

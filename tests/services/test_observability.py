@@ -1,4 +1,4 @@
-"""What a platform sees of two runs, one green and one red: Airflow's own metrics, lineage, assets and traces."""
+"""Metrics, lineage, asset events and traces of a successful and a failed run, as Airflow sends them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ ROWS = [
     ("ORDER-5", "UNKNOWN-PLACE", "connected", "CUSTOMER-5", "red"),
     ("ORDER-6", "PLACE-6", "vanished", "CUSTOMER-6", "red"),
 ]
-NOUGHT = dict.fromkeys(("already_delivered", "rejected", "invalid", "undelivered", "unconfirmed", "held"), 0)
+NOUGHT = dict.fromkeys(
+    ("already_delivered", "rejected", "invalid", "changed", "undelivered", "unconfirmed", "held", "closed"), 0
+)
 GREEN = NOUGHT | {"rows": 3, "events": 3, "delivered": 3}
 RED = NOUGHT | {"rows": 3, "events": 3, "delivered": 1, "rejected": 1, "invalid": 1}
 TAGS = "dag_id=report,task_id=usageplaces"
@@ -129,7 +131,7 @@ class _TakeSpans(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Platform:
@@ -195,7 +197,7 @@ class Platform:
         return [event for event in events if (event["job"]["name"], event["eventType"]) == ("report.usageplaces", kind)]
 
     def everything(self) -> str:
-        """Return all that has been told, but for asset events."""
+        """Return everything that was received, without asset events."""
         return "\n".join([*self.statsd.lines, self.lineage.read_text(), *map(str, self.collector.spans())])
 
 
@@ -206,8 +208,8 @@ def platform(airflow: Any, sandbox: Sandbox, postgres: Any) -> Iterator[Platform
     with platform.statsd.running(), platform.collector.running():
         platform.start()
         sandbox.script([Fault(status=500, usageplacecode="PLACE-2")])
-        assert "success" == platform.run("green"), airflow.said()
-        assert "failed" == platform.run("red"), airflow.said()
+        assert "success" == platform.run("green"), airflow.output()
+        assert "failed" == platform.run("red"), airflow.output()
         airflow.wait_for(lambda: platform.events("COMPLETE") and platform.events("FAIL"), "the lineage")
         airflow.wait_for(lambda: len(platform.collector.named("worker.usageplaces")) > 1, "the spans")
         yield platform
@@ -242,7 +244,7 @@ def test_lineage(platform: Platform, kind: str, count: int) -> None:
 
 
 def named(table: dict[str, Any]) -> dict[str, Any]:
-    """Return a table's name and the names of its columns, which are all that OpenLineage says of it."""
+    """Return a table's name and the names of its columns, which is all that OpenLineage has of it."""
     facets = table.pop("facets")
     assert ["schema"] == list(facets)
     return table | {"columns": [field["name"] for field in facets["schema"]["fields"]]}
@@ -257,7 +259,7 @@ def test_asset_event(platform: Platform) -> None:
     )
 
     events = airflow.ask("assets/events")["asset_events"]
-    told = [
+    events = [
         airflow.ask(f"dags/follow/dagRuns/{quote(run['dag_run_id'])}/taskInstances/read/xcomEntries/return_value")
         for run in runs
     ]
@@ -266,7 +268,7 @@ def test_asset_event(platform: Platform) -> None:
         (event["source_dag_id"], event["source_task_id"], event["source_run_id"], event["extra"]) for event in events
     ]
     assert [("report", "usageplaces", "green", GREEN)] == ours
-    assert [[GREEN]] == [xcom["value"] for xcom in told]
+    assert [[GREEN]] == [xcom["value"] for xcom in events]
 
 
 def test_span(platform: Platform) -> None:
@@ -295,11 +297,11 @@ def values_of(span: Span) -> dict[str, object]:
 
 def test_no_customer_is_named(platform: Platform, sandbox: Sandbox) -> None:
     """No usage place, customer number or API code is in any of it; of events, nothing but the error's own words."""
-    told = platform.everything()
+    received = platform.everything()
     [failure] = [event["run"]["facets"].pop("errorMessage") for event in platform.events("FAIL")]
-    without_errors = told.replace(json.dumps(failure["message"])[1:-1], "")
+    without_errors = received.replace(json.dumps(failure["message"])[1:-1], "")
 
     assert "ORDER-5" in failure["message"]
-    assert [] == [text for row in ROWS for text in (row[1], row[3]) if text in told]
-    assert sandbox.apicode not in told
+    assert [] == [text for row in ROWS for text in (row[1], row[3]) if text in received]
+    assert sandbox.apicode not in received
     assert [] == [row[0] for row in ROWS if row[0] in without_errors]

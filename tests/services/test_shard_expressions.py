@@ -1,11 +1,11 @@
-"""The sharded example's query, with what it says is to be written elsewhere, on the databases that are at hand."""
+"""The sharded example's query with its expressions for other databases, on the databases that are available."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Warehouse:
         evening = {"data_interval_start": EVENING, "data_interval_end": EVENING + dt.timedelta(hours=1)}
         self._sql = jinja2.Template(sql).render(evening)
 
-    def add(self, rows: list[Row], recorded_at: dt.datetime = EVENING) -> None:
+    def add(self, rows: Sequence[Row], recorded_at: dt.datetime = EVENING) -> None:
         """Load rows: id, code and invoice."""
         self._execute("executemany", INSERT, [[*row, recorded_at] for row in rows])
 
@@ -135,7 +135,7 @@ def test_rows_of_an_event_stay_together(warehouse: Warehouse) -> None:
 
 @pytest.mark.parametrize("order", [None, "", " "])
 def test_rows_without_an_id_stay_with_their_place(warehouse: Warehouse, order: str | None) -> None:
-    """Rows without an id are of as many events as they say, each in its place's shard."""
+    """Rows without an id are one event for each different content, each in its place's shard."""
     codes = CODES[:20]
     warehouse.add([(order, code, "1") for code in codes] + [(code, code, "2") for code in codes])
 

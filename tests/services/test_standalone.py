@@ -30,7 +30,7 @@ SELECT event_id, delivery_status FROM (
 
 @pytest.fixture
 def warehouse(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the demo's warehouse, with three days' work and without the rows that somebody has to mend."""
+    """Return the demo's warehouse, with three days' work and without the rows that are invalid or rejected."""
     monkeypatch.syspath_prepend(ROOT / "demo")
     from warehouse import make_warehouse
 
@@ -65,7 +65,7 @@ def runs(airflow: Any) -> list[str]:
     """Return the runs of the three days, by day."""
     query = f"logical_date_gte={FROM}&logical_date_lte={TO}&order_by=logical_date".replace("+", "%2B")
     found = airflow.ask(f"dags/{DAG_ID}/dagRuns?{query}")["dag_runs"]
-    assert ["success"] * DAYS == [run["state"] for run in found], airflow.said()
+    assert ["success"] * DAYS == [run["state"] for run in found], airflow.output()
     return [run["dag_run_id"].replace("+", "%2B") for run in found]
 
 

@@ -1,15 +1,15 @@
-// Airflow, as these pages see it: its REST API with the viewer's session, and the UI around them.
+// Access to Airflow: its REST API with the viewer's session, and the UI around these pages.
 
-/** Where Airflow is served; these files are one folder below. */
+/** The address at which Airflow is served; these files are one folder below. */
 const BASE = new URL("..", import.meta.url);
 
 export const REPORT_KEY = "ropo_report";
 
-/** States in which a task instance stays as it is until somebody clears it. */
+/** States that a task instance keeps until it is cleared. */
 const FINAL = new Set(["success", "failed", "skipped", "upstream_failed", "removed"]);
 
-/** An answer that is not what was asked for. */
-export class Refused extends Error {
+/** A response of Airflow with an HTTP status other than success. */
+export class HttpError extends Error {
   constructor(status) {
     super(`Airflow answered ${status}`);
     this.status = status;
@@ -21,58 +21,58 @@ export function path(parts, ...ids) {
   return String.raw({ raw: parts }, ...ids.map(encodeURIComponent));
 }
 
-/** Ask the REST API as the viewer; throws what is Refused, and fetch's own TypeError where nobody answers. */
-async function ask(where) {
-  const url = new URL(`api/v2/${where}`, BASE);
+/** Get JSON from the REST API as the viewer; throws an HttpError, or fetch's own TypeError if there is no response. */
+async function fetchJson(apiPath) {
+  const url = new URL(`api/v2/${apiPath}`, BASE);
   const options = { credentials: "same-origin", cache: "no-store", headers: { Accept: "application/json" } };
-  let answer = await fetch(url, options);
+  let response = await fetch(url, options);
   // Since Airflow 3.2 a cookie is the session; before, the UI keeps a token.
   const token = localStorage.getItem("token");
-  if (answer.status === 401 && token) {
-    answer = await fetch(url, { ...options, headers: { ...options.headers, Authorization: `Bearer ${token}` } });
+  if (response.status === 401 && token) {
+    response = await fetch(url, { ...options, headers: { ...options.headers, Authorization: `Bearer ${token}` } });
   }
-  if (!answer.ok) {
-    throw new Refused(answer.status);
+  if (!response.ok) {
+    throw new HttpError(response.status);
   }
-  return answer.json();
+  return response.json();
 }
 
 function taskPath({ dagId, runId, taskId }) {
   return path`dags/${dagId}/dagRuns/${runId}/taskInstances/${taskId}`;
 }
 
-/** The task instance; its `state` is null before it is scheduled. */
-export function askTask(ids) {
-  return ask(ids.mapIndex < 0 ? taskPath(ids) : `${taskPath(ids)}/${ids.mapIndex}`);
+/** Fetch the task instance; its `state` is null before it is scheduled. */
+export function fetchTask(ids) {
+  return fetchJson(ids.mapIndex < 0 ? taskPath(ids) : `${taskPath(ids)}/${ids.mapIndex}`);
 }
 
-/** The report that the task instance has left, or null. */
-export async function askReport(ids) {
+/** Fetch the report that the task instance has published; null if there is none. */
+export async function fetchReport(ids) {
   try {
-    const entry = await ask(`${taskPath(ids)}/xcomEntries/${REPORT_KEY}?map_index=${ids.mapIndex}`);
+    const entry = await fetchJson(`${taskPath(ids)}/xcomEntries/${REPORT_KEY}?map_index=${ids.mapIndex}`);
     return typeof entry.value === "string" ? JSON.parse(entry.value) : entry.value;
   } catch (error) {
-    if (error instanceof Refused && error.status === 404) {
+    if (error instanceof HttpError && error.status === 404) {
       return null;
     }
     throw error;
   }
 }
 
-const PAGE = 100;
-const PAGES = 10;
+const PAGE_SIZE = 100;
+const MAX_PAGES = 10;
 
-/** The latest reports of all tasks that the viewer may see, as XCom entries without their values, newest first. */
-export async function askLatest(count) {
-  const everywhere = `dags/~/dagRuns/~/taskInstances/~/xcomEntries?xcom_key=${REPORT_KEY}&order_by=-timestamp`;
+/** Fetch the latest reports that the viewer may see, of all tasks: XCom entries without values, newest first. */
+export async function fetchLatest(count) {
+  const allReports = `dags/~/dagRuns/~/taskInstances/~/xcomEntries?xcom_key=${REPORT_KEY}&order_by=-timestamp`;
   const newestFirst = (one, other) => Date.parse(other.timestamp) - Date.parse(one.timestamp);
-  let { xcom_entries: entries, total_entries: total } = await ask(`${everywhere}&limit=${count}`);
+  let { xcom_entries: entries, total_entries: total } = await fetchJson(`${allReports}&limit=${count}`);
   const sorted = entries.every((entry, index) => index === 0 || newestFirst(entries[index - 1], entry) <= 0);
   if (!sorted) {
-    // Airflow 3.1 sorts by name, whatever it is asked: the newest may be anywhere.
+    // Airflow 3.1 always sorts by name, so the newest may be on any page.
     entries = [];
-    for (let page = 0; page < PAGES && page * PAGE < total; page += 1) {
-      entries.push(...(await ask(`${everywhere}&limit=${PAGE}&offset=${page * PAGE}`)).xcom_entries);
+    for (let page = 0; page < MAX_PAGES && page * PAGE_SIZE < total; page += 1) {
+      entries.push(...(await fetchJson(`${allReports}&limit=${PAGE_SIZE}&offset=${page * PAGE_SIZE}`)).xcom_entries);
     }
   }
   return entries.sort(newestFirst).slice(0, count);
@@ -82,24 +82,24 @@ export function isFinal(state) {
   return FINAL.has(state);
 }
 
-/** The task instance that a page's own address names. */
-export function namedIn(search) {
-  const given = new Map();
+/** The ids of the task instance in the query part of a page's address. */
+export function idsFromQuery(search) {
+  const values = new Map();
   for (const pair of search.replace(/^\?/, "").split("&")) {
     const [name, ...value] = pair.split("=");
-    given.set(name, unescaped(value.join("=")));
+    values.set(name, decoded(value.join("=")));
   }
-  // An address is not a form: "+" is a plus. What Airflow had no value for is still in its braces.
-  const mapIndex = Number.parseInt(given.get("map_index") ?? "", 10);
+  // Not decoded as a form, because "+" is a plus here. A placeholder for which Airflow has no value is still in braces.
+  const mapIndex = Number.parseInt(values.get("map_index") ?? "", 10);
   return {
-    dagId: given.get("dag_id") ?? "",
-    runId: given.get("run_id") ?? "",
-    taskId: given.get("task_id") ?? "",
+    dagId: values.get("dag_id") ?? "",
+    runId: values.get("run_id") ?? "",
+    taskId: values.get("task_id") ?? "",
     mapIndex: Number.isNaN(mapIndex) ? -1 : mapIndex,
   };
 }
 
-function unescaped(text) {
+function decoded(text) {
   try {
     return decodeURIComponent(text);
   } catch {
@@ -107,17 +107,17 @@ function unescaped(text) {
   }
 }
 
-/** The page of a task instance's report, in Airflow's UI. */
-export function reportPage({ dagId, runId, taskId, mapIndex }) {
+/** The address of a task instance's report in Airflow's UI. */
+export function reportUrl({ dagId, runId, taskId, mapIndex }) {
   const mapped = mapIndex < 0 ? "" : `/mapped/${mapIndex}`;
   const page = `${path`dags/${dagId}/runs/${runId}/tasks/${taskId}`}${mapped}/plugin/ropo-report`;
-  // As Airflow's own pages write it: another spelling would be the same page, but not the same tab to them.
+  // Escaped as Airflow's own pages do it: with another spelling, they would not mark this tab as the current one.
   return new URL(page.replaceAll("%3A", ":").replaceAll("%2B", "+"), BASE).href;
 }
 
-/** Let a click on a link lead Airflow's own page there, which a page in a frame may not do by itself. */
-export function leadsTheWholePage(link) {
-  const lead = (event) => {
+/** Make a link navigate Airflow's own page, which a page in a frame may not do by itself. */
+export function navigateParent(link) {
+  const navigate = (event) => {
     if (window.parent === window || event.button > 1) {
       return;
     }
@@ -128,35 +128,35 @@ export function leadsTheWholePage(link) {
     anchor.target = event.button === 1 || event.ctrlKey || event.metaKey ? "_blank" : "_self";
     anchor.click();
   };
-  link.addEventListener("click", lead);
-  link.addEventListener("auxclick", lead);
+  link.addEventListener("click", navigate);
+  link.addEventListener("auxclick", navigate);
   return link;
 }
 
 /**
- * Look now, and again for as long as there is something to wait for and somebody looks.
+ * Refresh now, and again while a change is expected and the page is visible.
  *
- * @param look returns the milliseconds until the next look, or null.
+ * @param refresh returns the milliseconds until the next refresh, or null for none.
  */
-export function keepLooking(look) {
+export function poll(refresh) {
   let timer = null;
-  let looking = false;
+  let refreshing = false;
 
-  async function once() {
+  async function refreshOnce() {
     clearTimeout(timer);
-    if (looking || document.hidden) {
+    if (refreshing || document.hidden) {
       return;
     }
-    looking = true;
-    const wait = await look().finally(() => {
-      looking = false;
+    refreshing = true;
+    const delay = await refresh().finally(() => {
+      refreshing = false;
     });
-    if (wait !== null) {
-      timer = setTimeout(once, wait);
+    if (delay !== null) {
+      timer = setTimeout(refreshOnce, delay);
     }
   }
 
-  document.addEventListener("visibilitychange", once);
-  window.addEventListener("focus", once);
-  return once();
+  document.addEventListener("visibilitychange", refreshOnce);
+  window.addEventListener("focus", refreshOnce);
+  return refreshOnce();
 }

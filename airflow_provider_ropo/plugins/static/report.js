@@ -1,155 +1,165 @@
-// One task instance's report, as a tab on its page.
+// The report of one task instance, a tab on its page.
 
-import { askReport, askTask, isFinal, keepLooking, namedIn, Refused } from "./airflow.js";
-import { badge, bar, emptiness, figures, icon, make, statusMark } from "./elements.js";
-import { count, moment, pace, present, some, standing, statusesFor } from "./words.js";
+import { fetchReport, fetchTask, HttpError, idsFromQuery, isFinal, poll } from "./airflow.js";
+import { badge, bar, emptyState, figures, make, statusMark } from "./elements.js";
+import {
+  formatNumber,
+  formatTime,
+  progressText,
+  quantity,
+  runStatus,
+  statusesFor,
+  statusesWithEvents,
+} from "./words.js";
 
-/** Milliseconds between two looks: at a task that runs or is about to, and at one that waits for its next try. */
-const SOON = 2000;
-const LATER = 10_000;
+/** Milliseconds between two refreshes: while the task runs or is about to, and while it waits for its next try. */
+const SHORT_DELAY = 2000;
+const LONG_DELAY = 10_000;
 
 const page = document.getElementById("report");
-const ids = namedIn(window.location.search);
+const ids = idsFromQuery(window.location.search);
 const view = makeView();
-let shown = "";
+let shownView = "";
 
-/** Show something only where it differs from what is there: a selection or a scroll position is not lost to a poll. */
-function show(what, ...nodes) {
-  if (what !== shown) {
-    shown = what;
+/** Replace the page's content, but only by another view: a refresh must not lose a selection or a scroll position. */
+function show(name, ...nodes) {
+  if (name !== shownView) {
+    shownView = name;
     page.replaceChildren(...nodes);
   }
 }
 
-async function look() {
+async function refresh() {
   try {
-    // The task instance first: the last report is left before the task ends.
-    const task = await askTask(ids);
-    const report = await askReport(ids);
+    // The task instance first: a task publishes its last report before it ends.
+    const task = await fetchTask(ids);
+    const report = await fetchReport(ids);
     if (report === null) {
-      showNothing(task);
+      showNoReport(task);
     } else {
       show("report", ...view.nodes);
       view.update(report, task);
     }
-    return isFinal(task.state) ? null : task.state === "up_for_retry" ? LATER : SOON;
+    return isFinal(task.state) ? null : task.state === "up_for_retry" ? LONG_DELAY : SHORT_DELAY;
   } catch (error) {
-    return showTrouble(error);
+    return showError(error);
   }
 }
 
-function showNothing({ state, operator }) {
+function showNoReport({ state, operator }) {
   if (state === "running") {
-    return show("begun", emptiness("The task has just begun", "Its report appears here in a moment."));
+    return show("started", emptyState("The task has just started", "Its report will appear here in a moment."));
   }
   if (isFinal(state)) {
     return show(
       "none",
-      emptiness(
+      emptyState(
         "No report",
-        `This task (${operator ?? "of an unknown operator"}) has left none.`,
-        "A UsageplaceEventOperator leaves one, unless it ends before it begins to read or is told to push no XComs.",
+        `This task (${operator ?? "of an unknown operator"}) has not published a report.`,
+        "A UsageplaceEventOperator publishes one, unless it ends before it starts to read or has do_xcom_push=False.",
       ),
     );
   }
-  return show("soon", emptiness("Not started yet", "The report appears here as soon as the task runs."));
+  return show("waiting", emptyState("Not started yet", "The report will appear here as soon as the task runs."));
 }
 
-function showTrouble(error) {
-  if (!(error instanceof Refused) || ![401, 403, 404, 422].includes(error.status)) {
-    // For the moment, nobody can say. What is shown stays; the next look may succeed.
-    if (!shown) {
-      show("away", emptiness("Airflow does not answer", "This page asks again."));
+function showError(error) {
+  if (!(error instanceof HttpError) || ![401, 403, 404, 422].includes(error.status)) {
+    // The error may be temporary: the current view stays, and the next refresh may succeed.
+    if (!shownView) {
+      show("unavailable", emptyState("Airflow does not answer", "This page will try again automatically."));
     }
-    return LATER;
+    return LONG_DELAY;
   }
   if (error.status === 401) {
-    show("401", emptiness("You are signed out", "Load Airflow's page again to sign in."));
+    show("401", emptyState("You are signed out", "Reload Airflow's page to sign in."));
   } else if (error.status === 403) {
-    show("403", emptiness("Not for you to see", "You may not read the XComs of this DAG, where its report is."));
+    show("403", emptyState("You do not have access", "The report is an XCom, and you may not read the XComs of this DAG."));
   } else {
-    show("404", emptiness("No such task instance", "Of a mapped task, choose one instance first."));
+    show("404", emptyState("Task instance not found", "For a mapped task, first choose one of its instances."));
   }
   return null;
 }
 
 function makeView() {
-  const badgeSpot = make("span", { class: "badge-spot" });
+  const statusBadge = make("span");
   const sentence = make("h1");
-  const about = make("p", { class: "about" });
-  const stopped = make("p", { class: "note look-bad", hidden: "" });
-  const cutShort = make("p", { class: "note look-wait", hidden: "" });
-  const theBar = bar();
-  const progress = make("p", { class: "progress", role: "progressbar", "aria-label": "Events done", hidden: "" });
-  const theFigures = figures();
-  const todo = make("ul", { class: "todo", "aria-label": "What is to be done", hidden: "" });
+  const facts = make("p", { class: "about" });
+  const stopped = make("p", { class: "note tone-bad", hidden: "" });
+  const interrupted = make("p", { class: "note tone-wait", hidden: "" });
+  const statusBar = bar();
+  const progress = make("p", { class: "progress", role: "progressbar", "aria-label": "Progress", hidden: "" });
+  const statusFigures = figures();
+  const todo = make("ul", { class: "todo", "aria-label": "What to do next", hidden: "" });
   const failures = make("section", { class: "failures", hidden: "" });
-  let listedFailures = "";
+  let shownFailures = "";
 
   function update(report, task) {
     const { counts } = report;
-    const final = task.state !== "running";
-    const underWay = report.state !== "ended" && !final;
-    const how = standing(report, task.state, final);
-    say(badgeSpot, how.word, () => badge(how));
-    say(sentence, how.sentence);
-    about.replaceChildren(...aboutIt(report));
-    noteOn(stopped, report.stopped && `It ended early: ${report.stopped}`);
-    noteOn(cutShort, report.state !== "ended" && final && CUT_SHORT);
-    theBar.show(report);
-    progress.hidden = !(underWay && report.state === "posting");
+    const tryEnded = task.state !== "running";
+    const running = report.state !== "ended" && !tryEnded;
+    const status = runStatus(report, task.state, tryEnded);
+    setText(statusBadge, status.label, () => badge(status));
+    setText(sentence, status.sentence);
+    facts.replaceChildren(...factsOf(report));
+    showNote(stopped, report.stopped && `The run ended early: ${report.stopped}`);
+    showNote(interrupted, report.state !== "ended" && tryEnded && INTERRUPTED);
+    statusBar.show(report);
+    progress.hidden = !(running && report.state === "posting");
     showProgress(progress, report);
-    theFigures.show(counts, statusesFor(report));
-    theFigures.hidden = counts.events === 0 && !underWay;
-    todo.replaceChildren(...(underWay ? [] : present(counts, report).filter(({ todo: text }) => text).map(toDo)));
+    statusFigures.show(counts, statusesFor(report));
+    statusFigures.hidden = counts.events === 0 && !running;
+    const statuses = running ? [] : statusesWithEvents(counts, report).filter(({ todo: text }) => text);
+    todo.replaceChildren(...statuses.map(todoItem));
     todo.hidden = todo.childElementCount === 0;
-    const now = JSON.stringify([report.failures, report.not_good]);
-    if (now !== listedFailures) {
-      listedFailures = now;
-      failures.replaceChildren(...tableOf(report));
+    const newFailures = JSON.stringify([report.failures, report.not_good]);
+    if (newFailures !== shownFailures) {
+      shownFailures = newFailures;
+      failures.replaceChildren(...failureTable(report));
       failures.hidden = report.failures.length === 0;
     }
   }
 
-  const head = make("header", {}, make("div", { class: "standing", role: "status" }, badgeSpot, sentence), about);
-  return { nodes: [head, stopped, cutShort, theBar, progress, theFigures, todo, failures], update };
+  const head = make("header", {}, make("div", { class: "run-status", role: "status" }, statusBadge, sentence), facts);
+  return { nodes: [head, stopped, interrupted, statusBar, progress, statusFigures, todo, failures], update };
 }
 
-const CUT_SHORT =
-  "It was killed, or lost its worker. These are the last figures it left; what was in flight then may have arrived.";
+const INTERRUPTED =
+  "It was killed, or its worker was lost. These are the last figures that it published. " +
+  "Events that were being sent at that time may have arrived.";
 
-/** Change an element only where its text changes, so that a screen reader says nothing twice. */
-function say(element, text, made = () => text) {
+/** Change an element only if its text changes, so that a screen reader reads nothing twice. */
+function setText(element, text, makeContent = () => text) {
   if (element.textContent !== text) {
-    element.replaceChildren(made());
+    element.replaceChildren(makeContent());
   }
 }
 
-function noteOn(element, text) {
+function showNote(element, text) {
   element.hidden = !text;
-  say(element, text || "", () => make("span", {}, text || ""));
+  setText(element, text || "", () => make("span", {}, text || ""));
 }
 
-function aboutIt(report) {
-  const facts = [make("span", {}, `${some(report.counts.rows, "row")} read`)];
+function factsOf(report) {
+  const facts = [make("span", {}, `${quantity(report.counts.rows, "row")} read`)];
   if (report.server) {
     facts.push(make("span", {}, report.server.replace(/^https:\/\//, "")));
   }
-  const time = make("time", { datetime: report.updated_at }, moment(report.updated_at));
+  const time = make("time", { datetime: report.updated_at }, formatTime(report.updated_at));
   facts.push(make("span", {}, report.state === "ended" ? "ended " : "as of ", time));
   return facts;
 }
 
 function showProgress(element, report) {
-  element.textContent = pace(report);
+  element.textContent = progressText(report);
   element.setAttribute("aria-valuemin", "0");
   element.setAttribute("aria-valuemax", String(report.total));
   element.setAttribute("aria-valuenow", String(report.done));
   element.setAttribute("aria-valuetext", element.textContent);
 }
 
-function toDo({ key, label, number, todo }) {
-  return make("li", {}, statusMark(key, `${count(number)} ${label.toLowerCase()}`), " ", make("span", {}, todo));
+function todoItem({ key, label, number, todo }) {
+  return make("li", {}, statusMark(key, `${formatNumber(number)} ${label.toLowerCase()}`), " ", make("span", {}, todo));
 }
 
 const COLUMNS = [
@@ -160,16 +170,16 @@ const COLUMNS = [
   ["HTTP", "http_status"],
 ];
 
-function tableOf({ failures, not_good: total }) {
+function failureTable({ failures, not_good: total }) {
   const labels = Object.fromEntries(statusesFor({}).map(({ key, label }) => [key, label]));
-  const caption = failures.length < total ? `The first ${count(failures.length)} of ${count(total)}` : `${count(total)}`;
+  const limit = failures.length < total ? `First ${formatNumber(failures.length)} of ` : "";
   const head = COLUMNS.map(([name, key]) => make("th", { scope: "col", class: key }, name));
   const rows = failures.map((failure) =>
     make("tr", {}, ...COLUMNS.map(([name, key]) => cell(name, key, failure[key], labels))),
   );
-  // The roles are those of the elements; on a narrow screen, where rows are laid out as cards, they have to be said.
+  // The elements have these roles anyway, but lose them on a narrow screen, where rows are shown as cards.
   return [
-    make("h2", {}, `${caption} not at Ropo One`),
+    make("h2", {}, `${limit}${quantity(total, "event")} not at Ropo One`),
     make(
       "table",
       { role: "table" },
@@ -185,4 +195,4 @@ function cell(name, key, value, labels) {
   return make("td", { role: "cell", class: missing ? `${key} missing` : key, "data-name": name }, content);
 }
 
-keepLooking(look);
+poll(refresh);

@@ -1,139 +1,142 @@
 // The latest runs of every task that reports to Ropo One, as far as the viewer may see them.
 
-import { askLatest, askReport, askTask, isFinal, keepLooking, leadsTheWholePage, Refused, reportPage } from "./airflow.js";
-import { badge, bar, emptiness, make } from "./elements.js";
-import { count, moment, pace, standing, STATUSES } from "./words.js";
+import { fetchLatest, fetchReport, fetchTask, HttpError, isFinal, navigateParent, poll, reportUrl } from "./airflow.js";
+import { badge, bar, emptyState, make } from "./elements.js";
+import { formatNumber, formatTime, progressText, runStatus, STATUSES } from "./words.js";
 
-const SHOWN = 50;
-/** Questions side by side, so that a page of runs is no burden on Airflow. */
-const SIDE_BY_SIDE = 6;
-/** Milliseconds between two looks: while something runs, and while nothing does. */
-const SOON = 5000;
-const LATER = 30_000;
+const MAX_RUNS = 50;
+/** Requests at the same time; few, to keep the load on Airflow low. */
+const MAX_CONCURRENT = 6;
+/** Milliseconds between two refreshes: while a run is in progress, and while none is. */
+const SHORT_DELAY = 5000;
+const LONG_DELAY = 30_000;
 
 const page = document.getElementById("runs");
-/** What is known of a run, until its report or its task instance changes. */
-const known = new Map();
-let shown = "";
+/** Runs that have been fetched; one is used again until its report or its task instance changes. */
+const cache = new Map();
+let shownContent = "";
 
-async function look() {
+async function refresh() {
   try {
-    const entries = await askLatest(SHOWN);
-    const runs = (await sideBySide(entries, askRun)).filter(Boolean);
+    const entries = await fetchLatest(MAX_RUNS);
+    const runs = (await mapConcurrently(entries, fetchRun)).filter(Boolean);
     show(runs);
-    return runs.some(({ task }) => !isFinal(task.state)) ? SOON : LATER;
+    return runs.some(({ task }) => !isFinal(task.state)) ? SHORT_DELAY : LONG_DELAY;
   } catch (error) {
-    return showTrouble(error);
+    return showError(error);
   }
 }
 
-/** Ask about each thing, a few at a time; the answers are in the things' order. */
-async function sideBySide(things, about) {
-  const answers = [];
+/** Call an asynchronous function for each item, a few at a time; the results are in the order of the items. */
+async function mapConcurrently(items, callback) {
+  const results = [];
   let next = 0;
   const worker = async () => {
-    while (next < things.length) {
+    while (next < items.length) {
       const index = next++;
-      answers[index] = await about(things[index]);
+      results[index] = await callback(items[index]);
     }
   };
-  await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
-  return answers;
+  await Promise.all(Array.from({ length: MAX_CONCURRENT }, worker));
+  return results;
 }
 
-/** What one entry stands for; null if it is gone, or not for this viewer. */
-async function askRun(entry) {
+/** Fetch the run of one XCom entry; null if it no longer exists, or if the viewer may not see it. */
+async function fetchRun(entry) {
   const ids = { dagId: entry.dag_id, runId: entry.run_id, taskId: entry.task_id, mapIndex: entry.map_index };
   const name = JSON.stringify(ids);
-  const before = known.get(name);
-  if (before && before.entry.timestamp === entry.timestamp && isFinal(before.task.state)) {
-    return before;
+  const cached = cache.get(name);
+  if (cached && cached.entry.timestamp === entry.timestamp && isFinal(cached.task.state)) {
+    return cached;
   }
   try {
-    const task = await askTask(ids);
-    const report = await askReport(ids);
+    const task = await fetchTask(ids);
+    const report = await fetchReport(ids);
     const run = report && { ids, entry, task, report };
-    known.set(name, run);
+    cache.set(name, run);
     return run;
   } catch (error) {
-    if (error instanceof Refused && [403, 404].includes(error.status)) {
+    if (error instanceof HttpError && [403, 404].includes(error.status)) {
       return null;
     }
     throw error;
   }
 }
 
-function showTrouble(error) {
-  if (!(error instanceof Refused) || ![401, 403].includes(error.status)) {
-    if (!shown) {
-      page.replaceChildren(emptiness("Airflow does not answer", "This page asks again."));
+function showError(error) {
+  if (!(error instanceof HttpError) || ![401, 403].includes(error.status)) {
+    if (!shownContent) {
+      page.replaceChildren(emptyState("Airflow does not answer", "This page will try again automatically."));
     }
-    return LATER;
+    return LONG_DELAY;
   }
-  shown = String(error.status);
+  shownContent = String(error.status);
   if (error.status === 401) {
-    page.replaceChildren(emptiness("You are signed out", "Load Airflow's page again to sign in."));
+    page.replaceChildren(emptyState("You are signed out", "Reload Airflow's page to sign in."));
     return null;
   }
-  page.replaceChildren(emptiness("Not for you to see", "You may not read the XComs of any DAG, where reports are."));
+  page.replaceChildren(
+    emptyState("You do not have access", "Reports are XComs, and you may not read the XComs of any DAG."),
+  );
   return null;
 }
 
 function show(runs) {
-  const now = JSON.stringify(runs.map(({ ids, task, report }) => [ids, task.state, report]));
-  if (now === shown) {
+  const content = JSON.stringify(runs.map(({ ids, task, report }) => [ids, task.state, report]));
+  if (content === shownContent) {
     return;
   }
-  shown = now;
+  shownContent = content;
   if (runs.length === 0) {
     page.replaceChildren(
-      emptiness("Nothing reported yet", "Each run of a UsageplaceEventOperator that you may see is listed here."),
+      emptyState("No reports yet", "The runs of UsageplaceEventOperators that you may see will be listed here."),
     );
     return;
   }
-  const heads = ["Run", "Reported", "What became of it", ...STATUSES.map(({ label }) => label)];
+  const headings = ["Run", "Updated", "Result", ...STATUSES.map(({ label }) => label)];
   page.replaceChildren(
     make("header", {}, make("h1", {}, "Ropo One"), make("p", { class: "about" }, make("span", {}, "Latest runs, newest first"))),
     make(
       "table",
       { role: "table" },
-      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads.map(headCell))),
+      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...headings.map(headerCell))),
       make("tbody", { role: "rowgroup" }, ...runs.map(rowOf)),
     ),
   );
 }
 
-function headCell(name, index) {
+function headerCell(name, index) {
   return make("th", { scope: "col", role: "columnheader", class: index > 2 ? "count" : null }, name);
 }
 
 function rowOf({ ids, entry, task, report }) {
-  const how = standing(report, task.state, task.state !== "running");
-  const theBar = bar();
-  const sentence = how.look === "active" && report.state === "posting" ? pace(report) : how.sentence;
-  theBar.show(report);
-  const time = make("time", { datetime: report.updated_at }, moment(report.updated_at));
+  const status = runStatus(report, task.state, task.state !== "running");
+  const statusBar = bar();
+  const posting = status.tone === "active" && report.state === "posting";
+  const sentence = posting ? progressText(report) : status.sentence;
+  statusBar.show(report);
+  const time = make("time", { datetime: report.updated_at }, formatTime(report.updated_at));
   return make(
     "tr",
     { role: "row" },
-    make("td", { role: "cell", class: "name" }, linkTo(ids, entry)),
+    make("td", { role: "cell", class: "name" }, reportLink(ids, entry)),
     make("td", { role: "cell", class: "time" }, time),
-    make("td", { role: "cell", class: "end" }, make("div", {}, badge(how), make("span", {}, sentence)), theBar),
+    make("td", { role: "cell", class: "result" }, make("div", {}, badge(status), make("span", {}, sentence)), statusBar),
     ...STATUSES.map(({ key, label }) => countCell(key, label, report.counts[key] ?? 0)),
   );
 }
 
-/** One link for all of the name: it leads to this run's report. */
-function linkTo(ids, { dag_display_name: dagName, task_display_name: taskName }) {
+/** A link to the run's report: the names of the DAG, the task and the run. */
+function reportLink(ids, { dag_display_name: dagName, task_display_name: taskName }) {
   const mapped = ids.mapIndex < 0 ? "" : ` [${ids.mapIndex}]`;
   const task = make("span", { class: "detail" }, `${taskName ?? ids.taskId}${mapped}`);
   const run = make("span", { class: "detail" }, ids.runId);
-  return leadsTheWholePage(make("a", { href: reportPage(ids), target: "_top" }, dagName ?? ids.dagId, task, run));
+  return navigateParent(make("a", { href: reportUrl(ids), target: "_top" }, dagName ?? ids.dagId, task, run));
 }
 
 function countCell(key, label, number) {
   const zero = number === 0 ? " none" : "";
-  return make("td", { role: "cell", class: `count status-${key}${zero}`, "data-name": label }, count(number));
+  return make("td", { role: "cell", class: `count status-${key}${zero}`, "data-name": label }, formatNumber(number));
 }
 
-keepLooking(look);
+poll(refresh);

@@ -1,11 +1,11 @@
-// Light or dark, as Airflow's UI around this page is; a plain script, so that it is settled before anything is painted.
+// Light or dark, as Airflow's UI around this page is. A plain script, so that it runs before the page is painted.
 "use strict";
 
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
-  /** The page around this one, if there is one and it is Airflow's. */
-  function around() {
+  /** The root element of the page around this one; null if there is none, or if it is not Airflow's. */
+  function parentRoot() {
     try {
       return window.parent === window ? null : window.parent.document.documentElement;
     } catch {
@@ -13,26 +13,26 @@
     }
   }
 
-  function chosen() {
-    const page = around();
+  function currentTheme() {
+    const root = parentRoot();
     for (const theme of ["dark", "light"]) {
-      if (page?.classList.contains(theme)) {
+      if (root?.classList.contains(theme)) {
         return theme;
       }
     }
-    const kept = localStorage.getItem("theme");
-    return kept === "dark" || kept === "light" ? kept : dark.matches ? "dark" : "light";
+    const stored = localStorage.getItem("theme");
+    return stored === "dark" || stored === "light" ? stored : dark.matches ? "dark" : "light";
   }
 
-  function follow() {
-    document.documentElement.dataset.theme = chosen();
+  function applyTheme() {
+    document.documentElement.dataset.theme = currentTheme();
   }
 
-  follow();
-  dark.addEventListener("change", follow);
-  window.addEventListener("storage", follow);
-  const page = around();
-  if (page) {
-    new MutationObserver(follow).observe(page, { attributes: true, attributeFilter: ["class"] });
+  applyTheme();
+  dark.addEventListener("change", applyTheme);
+  window.addEventListener("storage", applyTheme);
+  const root = parentRoot();
+  if (root) {
+    new MutationObserver(applyTheme).observe(root, { attributes: true, attributeFilter: ["class"] });
   }
 })();

@@ -45,7 +45,7 @@ def sanitized(uri: str) -> str:
 
 @pytest.mark.parametrize("uri", SAME)
 def test_one_server_has_one_uri(uri: str) -> None:
-    """However a server is written, its events are one asset; who signs in there is not part of it."""
+    """Every way to write a server gives the same asset, and credentials are not part of it."""
     assert ROPO_ONE == sanitized(uri)
 
 
@@ -65,6 +65,6 @@ def test_a_sanitized_uri_stays_as_it_is(uri: str) -> None:
 
 @pytest.mark.parametrize(("uri", "reason"), REFUSED.items())
 def test_other_uris_are_refused(uri: str, reason: str) -> None:
-    """What names no server, or something else than the events, is refused with the reason."""
+    """A URI without a server, or of something else than usage place events, is refused with the reason."""
     with pytest.raises(ValueError, match=reason):
         sanitized(uri)

@@ -73,7 +73,7 @@ SQL = "SELECT * FROM outcome WHERE datetime(loaded) >= datetime(?) AND datetime(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said, and its exit code."""
+    """The output of a command, and its exit code."""
 
     code: int | str | None
     out: str
@@ -82,7 +82,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A terminal in which ``airflow`` has a home, a DAG and connections."""
+    """A terminal with an Airflow home, a DAG and connections."""
 
     home: Path
     environment: dict[str, str]
@@ -93,7 +93,7 @@ class Terminal:
 
     def airflow(self, *arguments: str) -> Answer:
         """Run one command."""
-        command = [Path(sys.executable).with_name("airflow"), *arguments]
+        command = [str(Path(sys.executable).with_name("airflow")), *arguments]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         return Answer(done.returncode, plain(done.stdout), plain(done.stderr))
 
@@ -103,7 +103,7 @@ class Terminal:
 
 
 def plain(text: str) -> str:
-    """Leave out log lines, which Airflow 3.2 writes before its commands can ask it not to."""
+    """Remove log lines, which Airflow 3.2 writes before its commands can turn them off."""
     return re.sub(r"(?m)^\d{4}-\d\d-\d\dT\S+ \[(debug|info) .*\n", "", text)
 
 
@@ -146,7 +146,7 @@ def terminal(
 
 
 def fill(path: Path) -> None:
-    """Make a table of outcomes: seven of one day, one of them of no use, and one of another day."""
+    """Make a table of outcomes: eight of one day, one of which is invalid, and one of another day."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE outcome (id, usageplacecode, status, time, customernumber, loaded)")
         database.executemany(
@@ -165,7 +165,7 @@ def fill(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ledger(terminal: Terminal, running_sandbox: Sandbox) -> Iterator[None]:
-    """A ledger: one event delivered, one that never got through, one that Ropo One refused."""
+    """A ledger with one delivered, one undelivered and one rejected event."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW_CONN_WAREHOUSE", terminal.environment["AIRFLOW_CONN_WAREHOUSE"])
         environment.setenv(
@@ -197,17 +197,17 @@ def ledger(terminal: Terminal, running_sandbox: Sandbox) -> Iterator[None]:
 
 
 def test_check_signs_in(terminal: Terminal, sandbox: Sandbox) -> None:
-    """The check says what Test says, of a connection in Airflow's database, and posts nothing."""
+    """The check prints the message of the Test button, for a connection in Airflow's database, and posts nothing."""
     answer = terminal.airflow("ropo", "check")
 
-    expected = f"Signed in to {sandbox.url} as customer {sandbox.cid}; the token is good until "
+    expected = f"Signed in to {sandbox.url} as customer {sandbox.cid}; the token is valid until "
     assert (0, "") == (answer.code, answer.err)
     assert re.fullmatch(re.escape(expected) + r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(Europe/Helsinki\)\n", answer.out)
     assert (1, []) == (sandbox.sign_ins, sandbox.arrivals)
 
 
 def test_a_preview_shows_what_would_be_posted(terminal: Terminal, ledger: None, sandbox: Sandbox) -> None:
-    """The whole answer: window, masked payloads, counts and reasons; nothing is posted, nothing written."""
+    """The output has the interval, masked payloads, counts and reasons; nothing is posted, nothing written."""
     before = terminal.kept()
 
     answer = terminal.airflow("ropo", "preview", "reporting", "report", DATE)
@@ -231,7 +231,7 @@ Preview, nothing was posted: 6 of 8 events would be posted, 1 already_delivered,
 
 
 def test_a_preview_of_a_decorated_task(terminal: Terminal, ledger: None, sandbox: Sandbox) -> None:
-    """A function is called with the run's dates and params, by hand where the schedule has no such date."""
+    """A function gets the run's dates and params; a date that is not in the schedule makes a manual run."""
     before = terminal.kept()
 
     answer = terminal.airflow("ropo", "preview", "reporting", "late", "2026-01-14", "--conf", '{"place": "P7"}')
@@ -250,7 +250,7 @@ Preview, nothing was posted: 1 of 1 events would be posted
 
 
 def test_a_wrong_code_is_refused_in_a_sentence(terminal: Terminal, sandbox: Sandbox) -> None:
-    """A command that fails exits with 1, and says why on the error output alone."""
+    """A command that fails exits with 1, and writes the reason to stderr only."""
     answer = terminal.airflow("ropo", "check", "--conn-id", "wrong")
 
     assert (1, "") == (answer.code, answer.out)
@@ -269,8 +269,9 @@ def test_the_ledger_lists_what_is_not_delivered(terminal: Terminal, ledger: None
     assert [
         ("f2", "P20", "disconnected", "2026-01-13 10:00:00", "undelivered"),
         ("f3", "UNKNOWN-3", "connected", "2026-01-13 11:00:00", "rejected"),
-    ] == [tuple(row.values())[:5] for row in shown]
-    assert [*shown[0]][5:] == ["detail", "run_id", "recorded_at"]
+    ] == [tuple(row.values())[1:6] for row in shown]
+    assert {row["destination"] for row in shown} == {f"{shown[0]['destination'].split()[0]} 1000011"}
+    assert [*shown[0]][6:] == ["detail", "run_id", "recorded_at"]
     assert "HTTP 400 Unknown usage place" in shown[1]["detail"]
     assert before == terminal.kept()
 
@@ -278,7 +279,7 @@ def test_the_ledger_lists_what_is_not_delivered(terminal: Terminal, ledger: None
 MISTAKES = {
     "no connection to check": (
         ["check", "--conn-id", "nowhere"],
-        "connection 'nowhere' is not defined, or not in a way Airflow can read; add one of type Ropo One",
+        "connection 'nowhere' is not defined, or Airflow cannot read it; add one of type Ropo One",
     ),
     "unknown DAG": (
         ["preview", "nothing", "report", DATE],
@@ -294,16 +295,16 @@ MISTAKES = {
     ),
     "no date": (
         ["preview", "reporting", "report", "yesterday"],
-        "'yesterday' is no date such as 2026-01-14 or 2026-01-14T05:00+02:00",
+        "'yesterday' is not a date such as 2026-01-14 or 2026-01-14T05:00+02:00",
     ),
     "no configuration": (["preview", "reporting", "report", DATE, "--conf", "[1]"], "--conf takes a JSON object"),
     "another task's output": (
         ["preview", "reporting", "handed_over", DATE],
-        "the task asks for what only a run has, such as what another task hands over; preview it in a run",
+        "the task needs something that only a real run has, such as the output of another task; preview it in a run",
     ),
     "a mapped task as a whole": (
         ["preview", "reporting", "each", DATE],
-        "task 'each' is mapped: say with --map-index which of it",
+        "task 'each' is mapped: choose an instance with --map-index",
     ),
     "a query that fails": (["preview", "reporting", "lost", DATE], "OperationalError: no such table: nowhere"),
     "no connection to a ledger": (["ledger", "--conn-id", "nowhere"], "The conn_id `nowhere` isn't defined"),
@@ -344,7 +345,7 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def answers(terminal: Terminal, ledger: None) -> dict[str, Answer]:
-    """Make every mistake, and ask for every format."""
+    """Run a command for every mistake and every output format."""
     asked = {**{name: arguments for name, (arguments, _) in MISTAKES.items()}, **FORMATS}
     command = [sys.executable, "-c", MANY, json.dumps([*asked.values()])]
     done = subprocess.run(command, env=terminal.environment, capture_output=True, text=True, check=True)
@@ -353,7 +354,7 @@ def answers(terminal: Terminal, ledger: None) -> dict[str, Answer]:
 
 @pytest.mark.parametrize("output", FORMATS)
 def test_the_ledger_has_all_of_airflows_formats(answers: dict[str, Answer], output: str) -> None:
-    """The list is cut where asked, and what is left out is said where it spoils no output."""
+    """The list ends at the limit, and a note on stderr tells that there are more."""
     answer = answers[output]
 
     assert (0, "These are the first 1; there are more.\n") == (answer.code, plain(answer.err))
@@ -363,7 +364,7 @@ def test_the_ledger_has_all_of_airflows_formats(answers: dict[str, Answer], outp
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_sentence(answers: dict[str, Answer], mistake: str) -> None:
-    """What cannot work ends with one line that says why, without a traceback."""
+    """A command that cannot work ends with one line that gives the reason, without a traceback."""
     answer = answers[mistake]
 
     # What ends the process with a sentence makes Python print it, and exit with 1.

@@ -31,9 +31,11 @@ NOTHING = {
     "already_delivered": 0,
     "rejected": 0,
     "invalid": 0,
+    "changed": 0,
     "undelivered": 0,
     "unconfirmed": 0,
     "held": 0,
+    "closed": 0,
 }
 #: Put in front of a DAG: a shorthand for rows, with a customer's number that must be seen nowhere.
 ROW = """
@@ -111,7 +113,7 @@ with DAG(DAG_ID, schedule=None, start_date=START) as dag:
     assert "A123" not in finished.log + kept_by_airflow(finished.dag_id)
 
 
-def test_the_arguments_are_templated_and_other_tasks_rows_not_shown(run_dag: RunDag, sandbox: Sandbox) -> None:
+def test_the_arguments_are_templated_and_other_tasks_rows_redacted(run_dag: RunDag, sandbox: Sandbox) -> None:
     """The function gets templates rendered and XComs resolved; only what the author wrote is shown."""
     finished = run_dag(
         ROW
@@ -140,13 +142,13 @@ with DAG(DAG_ID, schedule="@daily", start_date=START) as dag:
     assert "success" == finished.state
     assert ["e1-2024-01-05-7", "e2-2024-01-05-7"] == sent(sandbox)
     shown = f"{finished.rendered['op_args']} {finished.rendered['op_kwargs']}"
-    there = ("list, not shown: it may hold customers' data", "str, not shown", "2024-01-05", "7", "late.sql")
+    there = ("list, not shown: it may contain personal data", "str, not shown", "2024-01-05", "7", "late.sql")
     assert [] == [each for each in there if each not in shown]
     assert "A123" not in finished.log + kept_by_airflow(finished.dag_id)
 
 
 def test_one_task_for_each_shard(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """Mapped over what another task returns, each instance reports its own rows, and shows none."""
+    """Mapped over another task's output, each instance reports its own rows, and shows none."""
     finished = run_dag(
         ROW
         + """
@@ -170,7 +172,7 @@ with DAG(DAG_ID, schedule=None, start_date=START) as dag:
 
 
 def test_a_template_that_fails_logs_no_rows(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """Airflow logs the arguments when one cannot be rendered: what another task handed over is not among them."""
+    """Airflow logs the arguments if one cannot be rendered; the output of another task is not among them."""
     finished = run_dag(
         ROW
         + """
@@ -194,7 +196,7 @@ with DAG(DAG_ID, schedule=None, start_date=START) as dag:
 
 
 def test_bad_rows_are_red_once_and_name_no_customer(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """Everything sendable is sent, then the task fails without a retry, with its counts in XCom."""
+    """Everything that can be sent is sent, then the task fails without a retry, with its counts in XCom."""
     finished = run_dag(
         ROW
         + """
@@ -218,7 +220,7 @@ with DAG(DAG_ID, schedule=None, start_date=START) as dag:
 
 
 def test_a_function_that_fails_posts_nothing(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """What the function raises ends the task, with its own traceback, although rows had been read."""
+    """An exception of the function ends the task, with its own traceback, although rows had been read."""
     finished = run_dag(
         ROW
         + """
@@ -287,7 +289,7 @@ with DAG(DAG_ID, schedule=None, start_date=START, params={"preview": Param(True)
 
 
 def test_no_rows_may_skip(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """A function without rows skips the task where that is asked for, and the log says whose rows are missing."""
+    """A function without rows skips the task if ``on_empty`` is ``skip``, and the log names the function."""
     finished = run_dag(
         """
 with DAG(DAG_ID, schedule=None, start_date=START) as dag:
@@ -304,16 +306,16 @@ with DAG(DAG_ID, schedule=None, start_date=START) as dag:
 
 
 @pytest.mark.parametrize(
-    ("signature", "argument", "said"),
+    ("signature", "argument", "logged"),
     [
         pytest.param("data_interval_start, data_interval_end", "", "both are", id="by name"),
         pytest.param("window", '"{{ data_interval_start }} {{ data_interval_end }}"', "both are", id="by template"),
     ],
 )
 def test_an_empty_window_fails_before_the_function_runs(
-    run_dag: RunDag, sandbox: Sandbox, signature: str, argument: str, said: str
+    run_dag: RunDag, sandbox: Sandbox, signature: str, argument: str, logged: str
 ) -> None:
-    """Asking for both ends of an interval of no width is refused, however the function asks."""
+    """A function that uses both ends of an empty interval is refused, in every form of its signature."""
     finished = run_dag(
         ROW
         + f"""
@@ -330,14 +332,14 @@ with DAG(DAG_ID, schedule=CronTriggerTimetable("0 6 * * *", timezone="UTC"), sta
     )
 
     assert "failed" == finished.state
-    assert said in finished.log
+    assert logged in finished.log
     assert "CronDataIntervalTimetable" in finished.log
     assert "the function ran" not in finished.log
     assert [] == sandbox.arrivals
 
 
 def test_a_date_that_the_run_does_not_have(sandbox: Sandbox) -> None:
-    """A function that needs a date fails in words in a run without; one with a default goes on."""
+    """In a run without dates, a required date is a clear error; a date with a default value is not."""
 
     def needs(ds: str) -> list[dict[str, Any]]:
         return [row(1, id=ds)]
@@ -353,10 +355,10 @@ def test_a_date_that_the_run_does_not_have(sandbox: Sandbox) -> None:
 
 
 def test_a_generator_is_read_as_a_stream(sandbox: Sandbox) -> None:
-    """Rows are let go as they are read, and the first post comes after the last row."""
+    """Rows are not kept in memory, and the first post comes after the last row."""
 
     class Row(dict[str, Any]):
-        __hash__ = object.__hash__
+        __hash__ = object.__hash__  # type: ignore[assignment]  # for the set below
 
     alive: WeakSet[Row] = WeakSet()
     most = 0
@@ -387,7 +389,7 @@ def test_a_generator_is_read_as_a_stream(sandbox: Sandbox) -> None:
     ],
 )
 def test_what_is_no_row_is_refused(sandbox: Sandbox, given: Any, named: str | None) -> None:
-    """A mistake in what the function gives is said with its name and nothing of the data, and not retried."""
+    """A mistake in what the function returns is reported with its name and none of the data, and not retried."""
     error = RopoConfigurationError if named else DeliveriesFailedError
 
     def report() -> Any:
@@ -421,7 +423,7 @@ async def asynchronous() -> list[dict[str, Any]]:
     ("function", "parameters", "named"),
     [
         *[
-            pytest.param(list, {name: "x"}, f"`{name}` has no meaning here", id=name)
+            pytest.param(list, {name: "x"}, f"`{name}` cannot be used here", id=name)
             for name in ("sql", "sql_conn_id", "parameters", "sql_hook_params", "events")
         ],
         pytest.param(list, {"ledger_table": "ledger"}, "`ledger_conn_id`", id="ledger without connection"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+import requests
 from airflow.models.connection import Connection as ServerConnection
 from airflow.providers.common.compat.sdk import Connection, redact
 
@@ -46,6 +46,21 @@ def define(monkeypatch: pytest.MonkeyPatch) -> Define:
     return define
 
 
+@pytest.fixture
+def sent_tokens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the tokens that requests have with them from now on, in order."""
+    tokens: list[str] = []
+    send = requests.adapters.HTTPAdapter.send
+
+    def note(adapter: Any, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        if token := request.headers.get("Authorization", "").removeprefix("Bearer "):
+            tokens.append(token)
+        return send(adapter, request, **options)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", note)
+    return tokens
+
+
 def connection(**fields: Any) -> dict[str, Any]:
     base = {"conn_type": "ropo", "host": "rc.ropo24.fi", "login": "1000011", "password": APICODE}
     return {**base, **fields}
@@ -60,8 +75,19 @@ def expected(server: str = "https://rc.ropo24.fi", **fields: Any) -> RopoSetting
     return RopoSettings("ropo_test", server, "1000011", APICODE, **fields)
 
 
-ALL_EXTRAS = {"timeout": 5, "jobid_as_string": True, "timezone": "Europe/Oslo", "verify": True}
-ALL_EXTRAS_READ = {"timeout": 5.0, "jobid_as_string": True, "timezone": "Europe/Oslo"}
+ALL_EXTRAS = {
+    "timeout": 5,
+    "jobid_as_string": True,
+    "timezone": "Europe/Oslo",
+    "verify": True,
+    "destination": "https://old.ropo24.fi 1000011",
+}
+ALL_EXTRAS_READ: dict[str, Any] = {
+    "timeout": 5.0,
+    "jobid_as_string": True,
+    "timezone": "Europe/Oslo",
+    "destination": "https://old.ropo24.fi 1000011",
+}
 CONNECTIONS = [
     pytest.param(connection(), expected(), id="JSON"),
     pytest.param(connection(host="https://rc.ropo24.fi/rest"), expected(), id="JSON, host with all around"),
@@ -87,8 +113,8 @@ CONNECTIONS = [
         id="URI, host with scheme and port",
     ),
     pytest.param(
-        uri("rc.ropo24.fi", timeout="5", jobid_as_string="true", timezone="Europe/Oslo"),
-        expected(**ALL_EXTRAS_READ),
+        uri("rc.ropo24.fi", timeout="5", jobid_as_string="true", timezone="Europe/Oslo", destination="a b"),
+        expected(**{**ALL_EXTRAS_READ, "destination": "a b"}),
         id="URI, extras",
     ),
     pytest.param(
@@ -105,7 +131,7 @@ CONNECTIONS = [
 
 @pytest.mark.parametrize(("value", "found"), CONNECTIONS)
 def test_a_connection_of_the_environment(define: Define, value: dict[str, Any] | str, found: RopoSettings) -> None:
-    """A connection means the same as JSON and as URI, in every form of the host and the extras."""
+    """A connection gives the same settings as JSON and as URI, in every form of the host and the extras."""
     assert found == define(value).settings
 
 
@@ -113,7 +139,7 @@ def test_a_connection_of_the_environment(define: Define, value: dict[str, Any] |
 def test_a_connection_survives_airflows_round_trip(
     define: Define, value: dict[str, Any] | str, found: RopoSettings
 ) -> None:
-    """A connection that Airflow turns into a URI and back, as its Test button does, means the same."""
+    """A connection that Airflow converts to a URI and back, as its Test button does, gives the same settings."""
     hook = define(value)
 
     again = define(hook.get_connection("ropo_test").get_uri())
@@ -135,7 +161,7 @@ def test_a_connection_survives_airflows_round_trip(
     ],
 )
 def test_a_connection_that_cannot_work(define: Define, value: dict[str, Any] | str, names: list[str]) -> None:
-    """What is wrong with a connection is told with its field and remedy, by the Test button too."""
+    """The Test button, too, reports an invalid connection with the field and how to fix it."""
     hook = define(value)
 
     ok, message = hook.test_connection()
@@ -147,8 +173,8 @@ def test_a_connection_that_cannot_work(define: Define, value: dict[str, Any] | s
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_a_connection_nobody_defined() -> None:
-    """A connection that is not there is a configuration error that says how to add it."""
+def test_an_undefined_connection() -> None:
+    """A missing connection is a configuration error that tells how to add it."""
     hook = RopoHook("ropo_nowhere")
 
     with pytest.raises(RopoConfigurationError) as caught:
@@ -159,8 +185,8 @@ def test_a_connection_nobody_defined() -> None:
     assert (False, str(caught.value)) == hook.test_connection()
 
 
-def test_constructing_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hook may be constructed where its connection does not exist, and for the usual connection by default."""
+def test_the_constructor_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook can be constructed without its connection existing, and uses ``ropo_default`` by default."""
     monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", "no connection at all")
 
     hook = RopoHook()
@@ -170,7 +196,7 @@ def test_constructing_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_connection_is_read_once(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first use the hook asks Airflow for nothing more, so that threads may share its client."""
+    """After the first use the hook reads nothing more from Airflow, so that threads can share its client."""
     hook = RopoHook()
     client = hook.get_conn()
     monkeypatch.delenv("AIRFLOW_CONN_ROPO_DEFAULT")
@@ -182,21 +208,21 @@ def test_the_connection_is_read_once(sandbox: Sandbox, monkeypatch: pytest.Monke
 
 
 def test_testing_signs_in_and_posts_nothing(sandbox: Sandbox) -> None:
-    """The test signs in only, and says at which server, as which customer, until when."""
+    """The test only signs in, and reports the server, the customer and until when the token is valid."""
     hook = RopoHook()
 
     ok, message = hook.test_connection()
 
     assert ok is True
-    for part in (sandbox.url, "customer 1000011", "good until 20", "Europe/Helsinki"):
+    for part in (sandbox.url, "customer 1000011", "valid until 20", "Europe/Helsinki"):
         assert part in message
     assert 1 == sandbox.sign_ins
     assert [] == sandbox.arrivals
     assert "sandbox" not in message
 
 
-def test_a_refused_test_says_what_to_mend(sandbox: Sandbox, define: Define) -> None:
-    """A refused sign-in names the server, both fields and what Ropo says; not the API code, nor a made-up name."""
+def test_a_refused_sign_in_tells_what_to_fix(sandbox: Sandbox, define: Define) -> None:
+    """A refused sign-in names the server, both fields and the answer; not the API code, nor the generated name."""
     hook = define(connection(host=sandbox.url))
 
     ok, message = hook.test_connection()
@@ -210,17 +236,70 @@ def test_a_refused_test_says_what_to_mend(sandbox: Sandbox, define: Define) -> N
 
 
 def test_a_server_that_is_not_there_fails_the_test(define: Define) -> None:
-    """Where no server answers, the test says which and what to check."""
+    """If no server answers, the test names the server and what to check."""
     hook = define(connection(host="http://127.0.0.1:1"))
 
     ok, message = hook.test_connection()
 
     assert ok is False
-    assert "http://127.0.0.1:1 cannot be reached" in message
+    assert message.startswith("signing in: http://127.0.0.1:1 cannot be reached")
 
 
-def test_a_server_that_is_unwell_fails_the_test(sandbox: Sandbox) -> None:
-    """A sign-in that fails for the moment fails the test, once, with the status."""
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(connection(host="http://127.0.0.1:1"), id="refused"),
+        pytest.param(connection(host="nonexistent.invalid"), id="no such name"),
+        pytest.param(connection(host="rc..ropo24.fi"), id="no address"),
+        pytest.param(connection(extra={"timezone": "Europe/Nowhere"}), id="no such zone"),
+        pytest.param(connection(extra={"verify": "/no/such/bundle"}), id="no bundle"),
+        pytest.param("ropo://", id="nothing"),
+    ],
+)
+def test_a_failed_test_names_no_made_up_connection(define: Define, value: dict[str, Any] | str) -> None:
+    """Whatever fails, the Test button's message does not name the id of the copy that it tests."""
+    ok, message = define(value).test_connection()
+
+    assert ok is False
+    assert "ropo_test" not in message
+    assert "connection" not in message
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault(status=400), id="refused"),
+        pytest.param(Fault(status=502), id="gateway"),
+        pytest.param(Fault(status=307, headers={"Location": "http://127.0.0.1:1/"}), id="redirect"),
+        pytest.param(Fault(status=200, headers={"Content-Type": "text/html"}, body=b"<html>"), id="web page"),
+        pytest.param(Fault(cut=True), id="cut off"),
+    ],
+)
+def test_a_sign_in_that_fails_names_no_made_up_connection(sandbox: Sandbox, define: Define, fault: Fault) -> None:
+    """However the sign-in fails, the message names the server and not the id of the copy that is tested."""
+    sandbox.script_sign_in([fault])
+
+    ok, message = define(connection(host=sandbox.url, password=sandbox.apicode)).test_connection()
+
+    assert ok is False
+    assert sandbox.url in message
+    assert "ropo_test" not in message
+
+
+@pytest.mark.parametrize("scheme", ["", "https://"])
+def test_a_server_that_speaks_plain_http_fails_the_test(sandbox: Sandbox, define: Define, scheme: str) -> None:
+    """A server addressed by https that speaks plain http is told how to be addressed, without a made-up name."""
+    hook = define(connection(host=scheme + sandbox.url.removeprefix("http://")))
+
+    ok, message = hook.test_connection()
+
+    assert ok is False
+    assert "write http:// before its name" in message
+    assert "ropo_test" not in message
+
+
+def test_a_server_with_a_fault_fails_the_test(sandbox: Sandbox) -> None:
+    """A temporary failure of the sign-in fails the test, without another attempt, with the HTTP status."""
     sandbox.script_sign_in([Fault(status=503)])
 
     ok, message = RopoHook().test_connection()
@@ -236,7 +315,7 @@ def test_a_server_that_is_unwell_fails_the_test(sandbox: Sandbox) -> None:
     [pytest.param(ServerConnection, id="on the API server"), pytest.param(Connection, id="on a worker")],
 )
 def test_the_test_button(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, connection_class: type[Any]) -> None:
-    """Airflow's own connection test, wherever it runs, finds the hook and gets its message."""
+    """Airflow's own connection test finds the hook and returns its message, in each process that runs it."""
     tested = connection_class(
         conn_id="tested", conn_type="ropo", host=sandbox.url, login=sandbox.cid, password=sandbox.apicode
     )
@@ -270,7 +349,7 @@ def test_the_connection_decides_how_jobid_is_sent(define: Define) -> None:
         assert "1234" == lenient.events[0]["invoices"][0]["jobid"]
 
 
-def test_trouble_that_passes_is_tried_again(sandbox: Sandbox) -> None:
+def test_a_transient_failure_is_retried(sandbox: Sandbox) -> None:
     """After a 503 the same event, with the same id, is posted again."""
     sandbox.script([Fault(status=503, headers={"Retry-After": "0"}), Fault(status=503)])
     event = UsageplaceEvent.from_row(ROW)
@@ -295,7 +374,7 @@ def test_a_rejection_is_final(sandbox: Sandbox) -> None:
 
 
 def test_a_wait_that_is_too_long_is_not_waited(sandbox: Sandbox) -> None:
-    """A server that wants to be left alone for an hour gets its way: the error is raised at once."""
+    """If the server asks for a wait of an hour, the error is raised at once."""
     sandbox.script([Fault(status=503, headers={"Retry-After": "3600"})])
 
     with pytest.raises(RopoServerError) as caught:
@@ -305,27 +384,24 @@ def test_a_wait_that_is_too_long_is_not_waited(sandbox: Sandbox) -> None:
     assert 1 == len(sandbox.arrivals)
 
 
-def test_the_token_is_kept_out_of_logs(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_token_is_kept_out_of_logs(sandbox: Sandbox, sent_tokens: list[str]) -> None:
     """Airflow's masker knows the token as soon as it is there, also after a renewal."""
-    hook = RopoHook()
-    hook.get_conn().sign_in()
     sandbox.script([Fault(status=401)])
-    first = hook.get_conn()._token_cache.get()
 
-    hook.post_usageplace_event(UsageplaceEvent.from_row(ROW))
+    RopoHook().post_usageplace_event(UsageplaceEvent.from_row(ROW))
 
-    second = hook.get_conn()._token_cache.get()
-    assert first.value != second.value
-    assert ["Bearer ***"] * 2 == [redact(f"Bearer {token.value}") for token in (first, second)]
+    first, second = sent_tokens
+    assert first != second
+    assert ["Bearer ***"] * 2 == [redact(f"Bearer {token}") for token in (first, second)]
 
 
-def test_nothing_secret_is_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_secret_is_logged(sandbox: Sandbox, sent_tokens: list[str], caplog: pytest.LogCaptureFixture) -> None:
     """A delivery with its retries logs neither API code, token nor customer's data, at any level."""
     sandbox.script([Fault(status=503), Fault(status=401)])
-    hook = RopoHook()
-    with caplog.at_level(logging.DEBUG):
-        hook.post_usageplace_event(UsageplaceEvent.from_row(ROW))
 
-    token = hook.get_conn()._token_cache.get().value
+    with caplog.at_level(logging.DEBUG):
+        RopoHook().post_usageplace_event(UsageplaceEvent.from_row(ROW))
+
+    assert 2 == len(set(sent_tokens))
     assert "attempt 1 of 5" in caplog.text
-    assert [] == [secret for secret in (token, "A123456", "594294", '"apicode"') if secret in caplog.text]
+    assert [] == [secret for secret in (*sent_tokens, "A123456", "594294", '"apicode"') if secret in caplog.text]

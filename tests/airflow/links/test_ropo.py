@@ -1,4 +1,4 @@
-"""The buttons on a task instance's page, as Airflow keeps them when the task has ended."""
+"""The buttons on a task instance's page, as Airflow stores them when the task has ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kept(link: Any) -> list[tuple[Any, ...]]:
 
 
 def test_a_button_leads_to_the_server(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """After a green run, the button "Ropo One" leads to the front page of the server that the events went to."""
+    """After a successful run, the button "Ropo One" leads to the front page of the server that got the events."""
     finished = run_dag(ONE_TASK.format(events=[GOOD], options=""))
 
     assert "success" == finished.state
@@ -40,7 +40,7 @@ def test_a_button_leads_to_the_server(run_dag: RunDag, sandbox: Sandbox) -> None
 
 
 def test_a_button_leads_to_the_server_after_a_red_run(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """After a red run, too, where it is needed most."""
+    """After a failed run, too, the button "Ropo One" leads to the server."""
     finished = run_dag(ONE_TASK.format(events=[GOOD | {"usageplacecode": "UNKNOWN1"}], options=""))
 
     assert "failed" == finished.state
@@ -72,7 +72,7 @@ def test_each_mapped_task_has_its_own_report(run_dag: RunDag, sandbox: Sandbox) 
 
 
 def test_without_a_report_there_is_no_button_to_a_server(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """A task that pushes no XComs ends as it would, and its link is empty, which Airflow does not show."""
+    """A task that pushes no XComs ends as usual, and its link is empty, so that Airflow does not show it."""
     finished = run_dag(ONE_TASK.format(events=[GOOD], options="do_xcom_push=False"))
 
     assert "success" == finished.state
@@ -98,7 +98,7 @@ def test_a_report_cannot_lead_astray(run_dag: RunDag, sandbox: Sandbox) -> None:
 
 @pytest.mark.usefixtures("airflow_db")
 def test_a_link_never_fails() -> None:
-    """Where Airflow cannot be asked, as outside a task, there is no link and no error."""
+    """If Airflow cannot be asked, as outside a task, there is no link and no error."""
     nowhere = TaskInstanceKey(dag_id="d", task_id="t", run_id="r", try_number=1, map_index=-1)
     operator = UsageplaceEventOperator(task_id="t", events=[])
 

@@ -1,4 +1,4 @@
-"""Whole DAG runs, through Airflow's own ``dag.test()``: templates, mapping, retries and the window guard."""
+"""Whole DAG runs with Airflow's ``dag.test()``: templates, mapping, retries and the guard against empty windows."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_sql_file_is_rendered_and_shown(run_dag: RunDag, sandbox: Sandbox, da
     assert "SELECT * FROM outcome WHERE date(time) = '2024-01-05'" == finished.rendered["sql"].strip()
 
 
-def test_rows_come_from_an_xcom_and_are_not_shown(run_dag: RunDag, sandbox: Sandbox) -> None:
+def test_rows_come_from_an_xcom_and_are_redacted(run_dag: RunDag, sandbox: Sandbox) -> None:
     """Rows handed over by another task arrive; the Rendered Templates view says only how many they are."""
     finished = run_dag(
         """
@@ -94,7 +94,7 @@ def test_rows_come_from_an_xcom_and_are_not_shown(run_dag: RunDag, sandbox: Sand
     assert "success" == finished.state
     assert ["x1", "x2"] == sent(sandbox)
     assert ["2024-01-05 12:00:00"] * 2 == [event["time"] for event in sandbox.events]
-    assert "2 rows, not shown: they hold customers' data" == finished.rendered["events"]
+    assert "2 rows, not shown: they contain personal data" == finished.rendered["events"]
 
 
 def test_mapping_over_parameters(run_dag: RunDag, sandbox: Sandbox) -> None:
@@ -128,11 +128,42 @@ def test_mapping_over_events(run_dag: RunDag, sandbox: Sandbox) -> None:
 
     assert "success" == finished.state
     assert {"x0", "x1", "x2"} == set(sent(sandbox))
-    assert "1 rows, not shown: they hold customers' data" == finished.rendered["events"]
+    assert "1 rows, not shown: they contain personal data" == finished.rendered["events"]
+
+
+def test_another_tasks_outputs_as_parameters(run_dag: RunDag, sandbox: Sandbox) -> None:
+    """Mapped or not, a task takes its numbers and choices from other tasks and DAG params, and shows them rendered."""
+    source = """
+        with DAG(DAG_ID, schedule=None, start_date=START, params={{"tolerated": "1"}}) as dag:
+            @task(multiple_outputs=True)
+            def limits():
+                return {{"rate": 50, "workers": 2}}
+            given = limits()
+            UsageplaceEventOperator{partial}(
+                task_id="report",
+                sql="SELECT * FROM outcome UNION ALL SELECT 'e9', 'P9', 'gone', '2024-01-04 10:00:00', NULL",
+                sql_conn_id="warehouse", ledger_table="ledger", max_workers=given["workers"], rate_limit=given["rate"],
+                max_failed="{{{{ params.tolerated }}}}", columns={{"usageplacecode": "{{{{ 'usageplacecode' }}}}"}},
+                statuses={{"disconnected": "disconnected", 7: "connected"}},
+            ){expand}
+        """
+
+    plain = run_dag(source.format(partial="", expand=""))
+    mapped = run_dag(source.format(partial=".partial", expand='.expand(redeliver=["always", "never"])'))
+
+    assert ("success", "success") == (plain.state, mapped.state)
+    assert {"e3", "e4", "e5"} == set(sent(sandbox))
+    assert {"delivered": 3, "invalid": 1}.items() <= plain.xcom.items()
+    again = [(counts["delivered"], counts["already_delivered"]) for counts in mapped.xcom]
+    assert [(0, 3), (3, 0)] == sorted(again)
+    for finished in (plain, mapped):
+        names = ("max_workers", "rate_limit", "max_failed", "columns")
+        shown = tuple(finished.rendered[name] for name in names)
+        assert (2, 50, "1", {"usageplacecode": "usageplacecode"}) == shown
 
 
 def test_bad_rows_alone_are_not_retried(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """An Airflow retry cannot mend a row: the task fails at once, with its counts in XCom."""
+    """A retry by Airflow cannot fix a row: the task fails at once, with its counts in XCom."""
     finished = run_dag(
         """
         with DAG(DAG_ID, schedule=None, start_date=START) as dag:
@@ -155,7 +186,7 @@ def test_bad_rows_alone_are_not_retried(run_dag: RunDag, sandbox: Sandbox) -> No
 
 
 def test_transient_failures_are_retried_by_airflow(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """What may pass is tried again by Airflow, and ends well."""
+    """After a transient failure Airflow retries the task, and the retry succeeds."""
     sandbox.script([Fault(status=500)] * 5)
 
     finished = run_dag(
@@ -216,7 +247,7 @@ START_TO_END = "SELECT * FROM outcome WHERE time >= '{{ data_interval_start }}' 
     ],
 )
 def test_a_window_of_no_width_is_refused(run_dag: RunDag, sandbox: Sandbox, source: str) -> None:
-    """Airflow 3's @daily gives an empty interval: the task is red before it reads, and says what to use."""
+    """Airflow 3's @daily gives an empty interval: the task fails before it reads, and the log tells what to use."""
     finished = run_dag(source, logical_date=FRIDAY)
 
     assert "failed" == finished.state
@@ -227,7 +258,7 @@ def test_a_window_of_no_width_is_refused(run_dag: RunDag, sandbox: Sandbox, sour
 
 
 def test_a_mapped_task_is_guarded_too(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """The guard holds for .partial().expand() as well."""
+    """The guard also works for mapped tasks."""
     finished = run_dag(
         f"""
         with DAG(DAG_ID, schedule="@daily", start_date=START) as dag:
@@ -254,7 +285,7 @@ def test_a_mapped_task_is_guarded_too(run_dag: RunDag, sandbox: Sandbox) -> None
 )
 @pytest.mark.parametrize("where", ["sql", "parameters"])
 def test_a_run_without_dates_is_refused(run_dag: RunDag, sandbox: Sandbox, template: str, where: str) -> None:
-    """A manual or asset-triggered run has no dates: using one is red, and says what to use instead."""
+    """A manual or asset-triggered run has no dates: using one fails the task, and the log tells what to use instead."""
     condition = f"'{template}'" if where == "sql" else ":since"
     parameters = None if where == "sql" else {"since": template}
 
@@ -275,7 +306,7 @@ def test_a_run_without_dates_is_refused(run_dag: RunDag, sandbox: Sandbox, templ
     ],
 )
 def test_one_date_alone_is_allowed(run_dag: RunDag, sandbox: Sandbox, template: str, found: list[str]) -> None:
-    """Where the run has dates, a single one of them makes no empty window."""
+    """If the run has dates, using only one of them is not an empty window."""
     finished = run_dag(window(f"SELECT * FROM outcome WHERE time < '{template}'"), logical_date=FRIDAY)
 
     assert "success" == finished.state
@@ -283,7 +314,7 @@ def test_one_date_alone_is_allowed(run_dag: RunDag, sandbox: Sandbox, template: 
 
 
 def test_an_earlier_runs_date_that_there_is_not_is_refused(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """Where no run has succeeded before, a window from the last success would be from 'None'."""
+    """Before the first successful run, a window that starts at the last success is refused."""
     finished = run_dag(
         window("SELECT * FROM outcome WHERE time >= '{{ prev_data_interval_end_success }}'"), logical_date=FRIDAY
     )
@@ -293,7 +324,7 @@ def test_an_earlier_runs_date_that_there_is_not_is_refused(run_dag: RunDag, sand
 
 
 def test_a_missing_date_is_refused_where_templates_are_native(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """With render_template_as_native_obj, too, a missing date is said, and not left to the database."""
+    """With render_template_as_native_obj, too, a missing date is reported before the database is used."""
     source = window("SELECT * FROM outcome WHERE time < :since", {"since": "{{ ds }}"}, schedule="None")
 
     finished = run_dag(source.replace("start_date=START", "start_date=START, render_template_as_native_obj=True"))
@@ -303,7 +334,7 @@ def test_a_missing_date_is_refused_where_templates_are_native(run_dag: RunDag, s
 
 
 def test_a_macro_of_the_users_own_is_left_alone(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """A macro with the name of a date that this Airflow does not have is the user's."""
+    """A user's macro can have the name of a date that this Airflow version does not have."""
     source = window("SELECT * FROM outcome WHERE date(time) < '{{ yesterday_ds }}'", schedule="None")
 
     finished = run_dag(
@@ -315,7 +346,7 @@ def test_a_macro_of_the_users_own_is_left_alone(run_dag: RunDag, sandbox: Sandbo
 
 
 def test_a_template_with_its_own_answer_is_allowed(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """A template that says what to do without dates is not refused."""
+    """A template that handles missing dates is not refused."""
     sql = "SELECT * FROM outcome WHERE time < '{{ data_interval_end | default(dag_run.run_after) }}'"
 
     finished = run_dag(window(sql, schedule="None"))

@@ -1,4 +1,4 @@
-"""The operator with a ledger: what it knows over retries, kills and previews."""
+"""The operator with a ledger: retries, kills and previews."""
 
 from __future__ import annotations
 
@@ -23,22 +23,9 @@ from airflow_provider_ropo.errors import (
 )
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 from airflow_provider_ropo.sandbox import Fault, Sandbox
+from doubles import FakeTaskInstance, fake_context
 
 RunDag = Callable[..., Any]
-
-
-class TaskInstance:
-    """A try of a task instance, as the operator sees it."""
-
-    dag_id, task_id, map_index = "dag", "report", -1
-
-    def __init__(self, run_id: str = "first", try_number: int = 1) -> None:
-        self.run_id = run_id
-        self.try_number = try_number
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: object) -> None:
-        self.pushed[key] = value
 
 
 @pytest.fixture
@@ -69,8 +56,8 @@ def make(rows: list[dict[str, Any]], **parameters: Any) -> UsageplaceEventOperat
     )
 
 
-def run(rows: list[dict[str, Any]], ti: TaskInstance | None = None, **parameters: Any) -> dict[str, int]:
-    return make(rows, **parameters).execute({"ti": ti or TaskInstance()})
+def run(rows: list[dict[str, Any]], ti: FakeTaskInstance | None = None, **parameters: Any) -> dict[str, int]:
+    return make(rows, **parameters).execute(fake_context(ti))
 
 
 def states(database: Path) -> dict[str, str]:
@@ -84,10 +71,10 @@ def sent(sandbox: Sandbox) -> list[str]:
 
 
 def test_a_second_run_recognises_what_is_delivered(database: Path, sandbox: Sandbox) -> None:
-    """What a ledger knows delivered is counted, and never posted again."""
+    """An event that the ledger has as delivered is counted, and not posted again."""
     run(events(30))
 
-    counts = run(events(40), TaskInstance("second"))
+    counts = run(events(40), FakeTaskInstance("second"))
 
     assert {"events": 40, "delivered": 10, "already_delivered": 30}.items() <= counts.items()
     assert sorted(f"e{number}" for number in range(40)) == sorted(sent(sandbox))
@@ -95,7 +82,7 @@ def test_a_second_run_recognises_what_is_delivered(database: Path, sandbox: Sand
 
 
 def test_the_ledger_lives_where_the_rows_come_from(database: Path, sandbox: Sandbox) -> None:
-    """Without ledger_conn_id, the ledger is made in the warehouse."""
+    """Without ledger_conn_id, the ledger is created in the warehouse."""
     sql = "SELECT 'e1' AS id, 'P' AS usageplacecode, 'connected' AS status, '2024-01-04 10:00' AS time"
 
     UsageplaceEventOperator(task_id="report", sql=sql, sql_conn_id="warehouse", ledger_table="ledger").execute({})
@@ -104,13 +91,13 @@ def test_the_ledger_lives_where_the_rows_come_from(database: Path, sandbox: Sand
 
 
 def test_a_retry_sends_only_what_did_not_arrive(database: Path, sandbox: Sandbox) -> None:
-    """The next try takes the undelivered and the held, and leaves the delivered alone."""
+    """The next try takes the undelivered and the held, and does not send the delivered again."""
     rows = events(12, places=3)
     sandbox.script([Fault(status=500, usageplacecode="place-1")] * 5)
 
     with pytest.raises(DeliveriesFailedError) as first:
         run(rows)
-    second = run(rows, TaskInstance(try_number=2))
+    second = run(rows, FakeTaskInstance(try_number=2))
 
     assert {"delivered": 8, "undelivered": 1, "held": 3}.items() <= first.value.summary.items()
     assert {"delivered": 4, "already_delivered": 8}.items() <= second.items()
@@ -118,37 +105,54 @@ def test_a_retry_sends_only_what_did_not_arrive(database: Path, sandbox: Sandbox
     assert ["e1", "e4", "e7", "e10"] == [name for name in sent(sandbox) if int(name[1:]) % 3 == 1]
 
 
-def test_other_content_with_the_same_id_is_invalid(database: Path, sandbox: Sandbox) -> None:
-    """An id that is at Ropo One with another content is not sent; the message names the fields."""
+def test_other_content_with_the_same_id_is_changed(database: Path, sandbox: Sandbox) -> None:
+    """An id that is at Ropo One with another content is not sent; the message names the event and the fields."""
     run(events(2))
     changed = [{**row, "description": "other", "time": "2024-01-05 10:00:00"} for row in events(2)]
 
-    with pytest.raises(DeliveriesFailedError, match="time, description") as caught:
-        run(changed, TaskInstance("second"))
+    with pytest.raises(DeliveriesFailedError, match="changed: id e1: its time, description differ") as caught:
+        run(changed, FakeTaskInstance("second"))
 
     assert isinstance(caught.value, AirflowFailException)
+    assert 2 == caught.value.summary["changed"]
     assert 2 == len(sandbox.events)
-    assert {"delivered"} == set(states(database).values())
+    assert {"changed"} == set(states(database).values())
+
+
+def test_another_ropo_one_knows_nothing(database: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a ledger knows of one Ropo One says nothing about another; a destination's name outlives its address."""
+    run(events(3))
+    with Sandbox() as production:
+        connection = {"conn_type": "ropo", "host": production.url, "login": "1000011", "password": "sandbox"}
+        monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", json.dumps(connection))
+        run(events(3), FakeTaskInstance("second"))
+        assert ["e0", "e1", "e2"] == sorted(event["id"] for event in production.events)
+
+        moved = connection | {"extra": {"destination": f"{sandbox.url} 1000011"}}
+        monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", json.dumps(moved))
+        counts = run(events(4), FakeTaskInstance("third"))
+
+        assert (1, 3) == (counts["delivered"], counts["already_delivered"])
 
 
 @pytest.mark.parametrize(("redeliver", "posted"), [("never", 1), ("changed", 2), ("always", 3)])
 def test_redeliver(database: Path, sandbox: Sandbox, redeliver: Any, posted: int) -> None:
-    """The unchanged is sent again only if asked for always, the changed also if asked for that."""
+    """``always`` sends unchanged and changed events again, ``changed`` only changed ones, and ``never`` none."""
     run(events(2))
     sandbox.clear()
     rows = [events(1)[0], {**events(2)[1], "description": "other"}, events(1, first=2)[0]]
 
     if redeliver == "never":
         with pytest.raises(DeliveriesFailedError):
-            run(rows, TaskInstance("second"), redeliver=redeliver)
+            run(rows, FakeTaskInstance("second"), redeliver=redeliver)
     else:
-        run(rows, TaskInstance("second"), redeliver=redeliver)
+        run(rows, FakeTaskInstance("second"), redeliver=redeliver)
 
     assert posted == len(sandbox.events)
 
 
 def test_what_is_not_at_ropo_is_in_the_ledger_with_its_reason(database: Path, sandbox: Sandbox) -> None:
-    """Rejected and invalid rows are remembered, too, with why; without customers' numbers."""
+    """Rejected and invalid rows are recorded, too, with the reason and without customer numbers."""
     rows = [*events(1), {**events(2)[1], "usageplacecode": "UNKNOWN"}, {**events(3)[2], "status": "gone"}]
 
     with pytest.raises(DeliveriesFailedError):
@@ -163,11 +167,11 @@ def test_what_is_not_at_ropo_is_in_the_ledger_with_its_reason(database: Path, sa
 
 
 def test_a_preview_knows_the_ledger_and_writes_nothing(database: Path, sandbox: Sandbox) -> None:
-    """A preview counts what is known delivered, and leaves no trace."""
+    """A preview counts the events known as delivered, and writes nothing to the ledger."""
     run(events(3))
     before = database.read_bytes()
 
-    counts = run(events(5), TaskInstance("second"), preview=True)
+    counts = run(events(5), FakeTaskInstance("second"), preview=True)
 
     assert {"already_delivered": 3, "undelivered": 2}.items() <= counts.items()
     assert before == database.read_bytes()
@@ -175,7 +179,7 @@ def test_a_preview_knows_the_ledger_and_writes_nothing(database: Path, sandbox: 
 
 
 def test_a_preview_makes_no_table(database: Path, sandbox: Sandbox) -> None:
-    """Where there is no ledger yet, a preview does not make one."""
+    """If there is no ledger yet, a preview does not create one."""
     run(events(2), preview=True)
 
     assert b"" == database.read_bytes()
@@ -191,7 +195,7 @@ def slow_sandbox(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_on_kill_ends_the_posting_and_remembers(database: Path, slow_sandbox: Sandbox) -> None:
-    """A stopped task ends within Airflow's five seconds; the next try goes on exactly there."""
+    """A stopped task ends within Airflow's five seconds; the next try continues where it stopped."""
     rows = events(300, places=300)
     operator = make(rows)
     killed: list[float] = []
@@ -205,11 +209,11 @@ def test_on_kill_ends_the_posting_and_remembers(database: Path, slow_sandbox: Sa
     # A task's execute() runs in the main thread; Airflow 2 insists on it.
     threading.Thread(target=kill, daemon=True).start()
     with pytest.raises(RopoError, match="told to stop"):
-        operator.execute({"ti": TaskInstance()})
+        operator.execute(fake_context())
     took = time.monotonic() - killed[0]
     arrived = sorted(sent(slow_sandbox))
     known = sorted(name for name, state in states(database).items() if state == "delivered")
-    counts = run(rows, TaskInstance(try_number=2))
+    counts = run(rows, FakeTaskInstance(try_number=2))
 
     assert took < 5
     assert arrived == known
@@ -220,7 +224,7 @@ def test_on_kill_ends_the_posting_and_remembers(database: Path, slow_sandbox: Sa
 def test_an_execution_timeout_pushes_the_counts_and_remembers(
     run_dag: RunDag, database: Path, slow_sandbox: Sandbox
 ) -> None:
-    """A task that runs into its execution_timeout leaves its counts in XCom and a true ledger behind."""
+    """A task that runs into its execution_timeout has its counts in XCom and a correct ledger."""
     finished = run_dag(
         """
         rows = [
@@ -244,13 +248,13 @@ def test_an_execution_timeout_pushes_the_counts_and_remembers(
     assert sorted(sent(slow_sandbox)) == known
 
 
-def test_no_post_without_memory(database: Path, sandbox: Sandbox) -> None:
+def test_no_post_without_the_ledger(database: Path, sandbox: Sandbox) -> None:
     """If the ledger cannot be written, nothing is posted, and the database's reason is said."""
     run(events(1))
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("CREATE TRIGGER full BEFORE INSERT ON ledger BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
         connection.commit()
-    ti = TaskInstance("second")
+    ti = FakeTaskInstance("second")
 
     with pytest.raises(RopoLedgerError, match="disk is full") as caught:
         run(events(5), ti)
@@ -263,7 +267,7 @@ def test_no_post_without_memory(database: Path, sandbox: Sandbox) -> None:
 def test_nothing_gets_through_ends_the_run_early(database: Path, sandbox: Sandbox) -> None:
     """When every event fails, the run stops instead of trying ten thousand times."""
     sandbox.script([Fault(status=503, headers={"Retry-After": "9999"})] * 500)
-    ti = TaskInstance()
+    ti = FakeTaskInstance()
 
     with pytest.raises(RopoUnavailableError, match="HTTP 503") as caught:
         run(events(500, places=500), ti)
@@ -290,6 +294,6 @@ def test_mistakes_are_found_when_the_dag_is_parsed(parameters: dict[str, Any], n
 
 
 def test_a_name_that_is_no_table_is_refused(database: Path, sandbox: Sandbox) -> None:
-    """What would be more than a name never reaches the database."""
+    """A ledger table that is not a plain name is refused before it reaches the database."""
     with pytest.raises(RopoConfigurationError, match="no table's name"):
         run(events(1), ledger_table="ledger; DROP TABLE outcome")

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, BaseOperator, Context
 
 from airflow_provider_ropo.errors import (
     DeliveriesFailedError,
@@ -24,6 +24,7 @@ from airflow_provider_ropo.errors import (
 )
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 from airflow_provider_ropo.sandbox import Fault, Sandbox
+from doubles import FakeTaskInstance, fake_context
 
 COLUMNS = ("id", "usageplacecode", "status", "time", "customernumber", "description")
 GOOD = ("e1", "643007572062443672", "disconnected", "2024-01-04 10:41:40", "A123456", None)
@@ -36,20 +37,12 @@ NOTHING = {
     "already_delivered": 0,
     "rejected": 0,
     "invalid": 0,
+    "changed": 0,
     "undelivered": 0,
     "unconfirmed": 0,
     "held": 0,
+    "closed": 0,
 }
-
-
-class TaskInstance:
-    """Takes what the operator pushes."""
-
-    def __init__(self) -> None:
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: object) -> None:
-        self.pushed[key] = value
 
 
 @pytest.fixture
@@ -74,7 +67,7 @@ def make(**parameters: Any) -> UsageplaceEventOperator:
     return UsageplaceEventOperator(task_id="report", **{**source, **parameters})
 
 
-def run(context: dict[str, Any] | None = None, **parameters: Any) -> dict[str, int]:
+def run(context: Context | None = None, **parameters: Any) -> dict[str, int]:
     operator = make(**parameters)
     context = context if context is not None else {}
     operator.render_template_fields(context)
@@ -92,7 +85,7 @@ def event(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def test_a_row_arrives_as_the_documented_message(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
-    """A warehouse row is at Ropo One as one event, and the counts say so."""
+    """A warehouse row arrives at Ropo One as one event, and is counted."""
     warehouse(GOOD)
 
     counts = run()
@@ -111,13 +104,13 @@ def test_a_row_arrives_as_the_documented_message(warehouse: Callable[..., Path],
 
 
 def test_bad_rows_do_not_stop_the_others(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
-    """Everything sendable is sent, then the task is red once, with ids and reasons, and is not retried."""
+    """Everything that can be sent is sent, then the task fails once, with ids and reasons, and is not retried."""
     later = ("e4", "643007572062443696", "connected", "2024-01-04 13:00:00", None, None)
     warehouse(BAD, REFUSED, GOOD, later)
-    task_instance = TaskInstance()
+    task_instance = FakeTaskInstance()
 
     with pytest.raises(DeliveriesFailedError) as caught:
-        run({"ti": task_instance})
+        run(fake_context(task_instance))
 
     counts = {**NOTHING, "rows": 4, "events": 4, "delivered": 2, "rejected": 1, "invalid": 1}
     assert isinstance(caught.value, AirflowFailException)
@@ -134,14 +127,14 @@ def test_no_customers_data_in_log_or_error(
 ) -> None:
     """Neither the log, the error nor an XCom holds a customer's number, the API code or a token."""
     warehouse(GOOD, BAD, REFUSED)
-    task_instance = TaskInstance()
+    task_instance = FakeTaskInstance()
 
     with pytest.raises(DeliveriesFailedError) as caught:
-        run({"ti": task_instance})
+        run(fake_context(task_instance))
 
-    said = "".join([*capfd.readouterr(), str(caught.value), repr(caught.value), json.dumps(task_instance.pushed)])
-    assert "1 of 3 events" in said
-    assert [] == [secret for secret in ("A123456", "A123457", "A123458", "eyJ") if secret in said]
+    output = "".join([*capfd.readouterr(), str(caught.value), repr(caught.value), json.dumps(task_instance.pushed)])
+    assert "1 of 3 events" in output
+    assert [] == [secret for secret in ("A123456", "A123457", "A123458", "eyJ") if secret in output]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +145,7 @@ def test_no_customers_data_in_log_or_error(
     ],
 )
 def test_transient_failures_are_retried_then_red(sandbox: Sandbox, fault: Fault, status: str, attempts: int) -> None:
-    """What may pass is tried again, then counted for what it is, and Airflow may retry the task."""
+    """A transient failure is retried, then counted by its delivery status, and Airflow may retry the task."""
     sandbox.script([fault] * attempts)
 
     with pytest.raises(DeliveriesFailedError) as caught:
@@ -177,7 +170,7 @@ def test_the_warehouse_is_let_go_before_the_first_post(
 ) -> None:
     """While events are posted, the warehouse can be written to."""
     path = warehouse(*[(f"e{n}", f"p{n}", "connected", f"2024-01-04 10:00:{n:02}", None, None) for n in range(5)])
-    locked = []
+    locked: list[int] = []
 
     def write() -> None:
         while not sandbox.events:
@@ -198,7 +191,7 @@ def test_the_warehouse_is_let_go_before_the_first_post(
 
 
 def test_events_of_a_place_arrive_in_the_order_of_their_time(sandbox: Sandbox) -> None:
-    """Reading order does not matter, time does."""
+    """Events are sent in the order of their times, not of the rows."""
     times = ["12:00:00", "09:00:00", "10:30:00"]
 
     run(events=[event(n, usageplacecode="one", time=f"2024-01-04 {t}") for n, t in enumerate(times)])
@@ -217,10 +210,10 @@ def test_events_of_a_place_arrive_in_the_order_of_their_time(sandbox: Sandbox) -
 def test_parameters_are_templated_and_in_the_drivers_style(
     warehouse: Callable[..., Path], sandbox: Sandbox, sql: str, parameters: Any
 ) -> None:
-    """Query parameters reach the driver as it wants them."""
+    """Query parameters are passed to the driver in its own style."""
     warehouse(GOOD, REFUSED)
 
-    run({"wanted": "e1"}, sql=sql, parameters=parameters)
+    run(fake_context(wanted="e1"), sql=sql, parameters=parameters)
 
     assert ["e1"] == [sent["id"] for sent in sandbox.events]
 
@@ -248,7 +241,7 @@ def test_columns_and_statuses_are_mapped(warehouse: Callable[..., Path], sandbox
 def test_columns_that_cannot_serve_fail_before_any_post(
     warehouse: Callable[..., Path], sandbox: Sandbox, sql: str, named: list[str]
 ) -> None:
-    """A missing or doubled column is a mistake in the task, said with the columns there are."""
+    """A missing or doubled column is a mistake in the task; the error names the existing columns."""
     warehouse(GOOD)
 
     with pytest.raises(RopoConfigurationError) as caught:
@@ -267,7 +260,7 @@ def test_columns_that_cannot_serve_fail_before_any_post(
         pytest.param({"password": ""}, RopoConfigurationError, ["API code (password)"], id="no password"),
         pytest.param({"host": "http://ropo24.fi"}, RopoConfigurationError, ["https"], id="http"),
         pytest.param({"password": "wr0ng"}, RopoAuthenticationError, ["API code (password)"], id="refused"),
-        pytest.param({"host": "http://127.0.0.1:9"}, RopoConnectError, ["Server (host)"], id="nobody there"),
+        pytest.param({"host": "http://127.0.0.1:9"}, RopoConnectError, ["Server (host)"], id="no server"),
     ],
 )
 def test_a_connection_that_cannot_work_is_named(
@@ -277,7 +270,7 @@ def test_a_connection_that_cannot_work_is_named(
     error: type,
     named: list[str],
 ) -> None:
-    """The error names the connection, the field and the remedy, never the secret; nothing is posted."""
+    """The error names the connection, the field and how to fix it, never the secret; nothing is posted."""
     known = {"conn_type": "ropo", "host": sandbox.url, "login": "1000011", "password": "s4ndb0x"}
     known = known | connection if connection else {**known, "host": ""}
     monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps(known))
@@ -292,30 +285,30 @@ def test_a_connection_that_cannot_work_is_named(
 
 
 def test_a_refused_sign_in_still_pushes_the_counts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was not sent is counted undelivered, what is invalid invalid."""
+    """Events that were not sent are counted as undelivered, invalid rows as invalid."""
     monkeypatch.setenv("AIRFLOW_CONN_MINE", f"ropo://1000011:wrong@{sandbox.url[7:]}/http")
-    task_instance = TaskInstance()
+    task_instance = FakeTaskInstance()
 
     with pytest.raises(RopoAuthenticationError):
-        run({"ti": task_instance}, ropo_conn_id="mine", events=[event(1), event(2, status=None)])
+        run(fake_context(task_instance), ropo_conn_id="mine", events=[event(1), event(2, status=None)])
 
     assert {**NOTHING, "rows": 2, "events": 2, "invalid": 1, "undelivered": 1} == task_instance.pushed["return_value"]
 
 
 def test_a_token_refused_in_mid_run_stops_it(sandbox: Sandbox) -> None:
-    """A 401 after a fresh token ends the posting; what is left is undelivered."""
+    """A 401 after a fresh token ends the posting; the remaining events are undelivered."""
     sandbox.script([Fault(status=200, remember=True), Fault(status=401), Fault(status=401)])
-    task_instance = TaskInstance()
+    task_instance = FakeTaskInstance()
 
     with pytest.raises(RopoAuthenticationError):
-        run({"ti": task_instance}, events=[event(n) for n in range(1, 5)], max_workers=1)
+        run(fake_context(task_instance), events=[event(n) for n in range(1, 5)], max_workers=1)
 
     assert {**NOTHING, "rows": 4, "events": 4, "delivered": 1, "undelivered": 3} == task_instance.pushed["return_value"]
     assert 3 == len(sandbox.arrivals)
 
 
 def test_preview_posts_nothing(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-    """A preview reads, checks and counts, and shows payloads without customers' data."""
+    """A preview reads, checks and counts, and shows payloads without personal data."""
     caplog.set_level(logging.INFO)
     invoices = [{"invoicenumber": "594294", "jobid": 4321}]
 
@@ -339,7 +332,7 @@ def test_preview_is_templated(sandbox: Sandbox, param: str, posted: int) -> None
 
 
 def test_preview_is_red_for_invalid_rows(sandbox: Sandbox) -> None:
-    """A preview says of a bad row what the run would."""
+    """A preview reports a bad row as the run would."""
     with pytest.raises(DeliveriesFailedError, match=r"row 2 \(id e2\): status"):
         run(events=[event(1), event(2, status="gone")], preview=True)
 
@@ -362,7 +355,7 @@ def test_max_failed_tolerates_a_count_or_a_fraction(sandbox: Sandbox, max_failed
 
 
 def test_max_failed_never_tolerates_what_may_yet_arrive(sandbox: Sandbox) -> None:
-    """Undelivered events are red however many failures are tolerated."""
+    """Undelivered events fail the task, whatever number of failures is tolerated."""
     sandbox.script([Fault(status=500)] * 5)
 
     with pytest.raises(DeliveriesFailedError):
@@ -370,12 +363,12 @@ def test_max_failed_never_tolerates_what_may_yet_arrive(sandbox: Sandbox) -> Non
 
 
 def test_being_asked_to_wait_for_hours_ends_the_run(sandbox: Sandbox) -> None:
-    """No worker slot sleeps through a long Retry-After: the rest is left to the task's next try."""
+    """A long Retry-After ends the try, so that no worker slot is occupied; the next try sends the rest."""
     sandbox.script([Fault(status=503, headers={"Retry-After": "7200"}, usageplacecode="place-1")])
-    task_instance = TaskInstance()
+    task_instance = FakeTaskInstance()
 
     with pytest.raises(RopoUnavailableError, match="asks to wait 7,200 s") as caught:
-        run({"ti": task_instance}, events=[event(n) for n in range(1, 60)], max_workers=1)
+        run(fake_context(task_instance), events=[event(n) for n in range(1, 60)], max_workers=1)
 
     assert 7200 == caught.value.retry_after
     assert not isinstance(caught.value, AirflowFailException)
@@ -383,7 +376,7 @@ def test_being_asked_to_wait_for_hours_ends_the_run(sandbox: Sandbox) -> None:
 
 
 def test_the_rate_limit_is_kept_over_all_workers(sandbox: Sandbox) -> None:
-    """Twenty posts at forty a second take half a second, however many workers there are."""
+    """Twenty posts at forty a second take half a second, whatever the number of workers."""
     started = time.monotonic()
 
     run(events=[event(n) for n in range(20)], max_workers=8, rate_limit=40)
@@ -392,7 +385,7 @@ def test_the_rate_limit_is_kept_over_all_workers(sandbox: Sandbox) -> None:
 
 
 def test_no_rows_succeed_by_default(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
-    """An empty result is a good end, and needs no sign-in."""
+    """An empty result is a success, without a sign-in."""
     warehouse()
 
     counts = run()
@@ -406,10 +399,10 @@ def test_no_rows_succeed_by_default(warehouse: Callable[..., Path], sandbox: San
 )
 def test_no_rows_may_skip_or_fail(sandbox: Sandbox, on_empty: Any, error: type[Exception]) -> None:
     """An empty result skips or fails the task where that is asked for; the counts are pushed."""
-    task_instance = TaskInstance()
+    task_instance = FakeTaskInstance()
 
     with pytest.raises(error, match="no rows"):
-        run({"ti": task_instance}, events=[], on_empty=on_empty)
+        run(fake_context(task_instance), events=[], on_empty=on_empty)
 
     assert NOTHING == task_instance.pushed["return_value"]
 
@@ -423,13 +416,13 @@ def test_no_rows_may_skip_or_fail(sandbox: Sandbox, on_empty: Any, error: type[E
     ],
 )
 def test_events_that_are_no_list_of_mappings_are_refused(sandbox: Sandbox, events: Any, named: str) -> None:
-    """A mistake in what is handed over is said, not guessed at."""
+    """A mistake in the given rows is an error, and nothing is guessed."""
     with pytest.raises(RopoConfigurationError, match=named):
         run(events=events)
 
 
 def test_a_bug_is_not_a_rejected_row(sandbox: Sandbox) -> None:
-    """What is no documented error passes through with its own traceback, before anything is posted."""
+    """An undocumented error is raised unchanged, before anything is posted."""
 
     class Broken(dict[str, Any]):
         def values(self) -> Any:
@@ -449,6 +442,17 @@ def test_a_bug_is_not_a_rejected_row(sandbox: Sandbox) -> None:
         pytest.param({"sql": "SELECT 1"}, "sql_conn_id", id="no connection"),
         pytest.param({"events": [], "on_empty": "ignore"}, "on_empty", id="on_empty"),
         pytest.param({"events": [], "max_failed": -1}, "max_failed", id="max_failed"),
+        pytest.param({"events": [], "max_failed": "few"}, "`max_failed`", id="max_failed in words"),
+        pytest.param({"events": [], "max_workers": "0"}, "`max_workers`", id="max_workers as text"),
+        pytest.param({"events": [], "rate_limit": [5]}, "`rate_limit`", id="rate_limit of another type"),
+        pytest.param({"events": [], "claim_timeout": None}, "`claim_timeout`", id="claim_timeout"),
+        pytest.param({"events": [], "redeliver": ["never"]}, "`redeliver`", id="redeliver of another type"),
+        pytest.param({"events": [], "columns": "id"}, "`columns`", id="columns"),
+        pytest.param({"events": [], "statuses": "{{ params.statuses }}"}, "`statuses`", id="statuses as a template"),
+        pytest.param({"events": [], "preview": "maybe"}, "`preview`", id="preview"),
+        pytest.param({"events": (row for row in [event(1)])}, "`events` .* a generator", id="generator"),
+        pytest.param({"sql": ["SELECT 1"], "sql_conn_id": "warehouse"}, "`sql` must be text.* a list", id="list"),
+        pytest.param({"sql": Path("q.sql"), "sql_conn_id": "warehouse"}, "`sql` must be text.*Path", id="path"),
     ],
 )
 def test_mistakes_are_found_when_the_dag_is_parsed(parameters: dict[str, Any], named: str) -> None:
@@ -458,6 +462,92 @@ def test_mistakes_are_found_when_the_dag_is_parsed(parameters: dict[str, Any], n
 
 
 def test_a_connection_that_is_no_database_is_named(sandbox: Sandbox) -> None:
-    """Pointing sql_conn_id at something else than a database says so."""
+    """A connection that is not a database is an error that names the connection."""
     with pytest.raises(RopoConfigurationError, match="'ropo_default' is no SQL database"):
         run(sql="SELECT 1", sql_conn_id="ropo_default")
+
+
+@pytest.mark.parametrize("name", ["statuses", "sql_hook_params"])
+def test_a_parameter_that_cannot_be_another_tasks_output(name: str) -> None:
+    """Another task's output for a parameter that Airflow does not resolve is refused when the DAG is parsed."""
+    upstream = BaseOperator(task_id="upstream")
+
+    with pytest.raises(RopoConfigurationError, match=f"`{name}` cannot be another task's output"):
+        make(**{name: upstream.output})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sql_conn_id", "parameters", "events", "ropo_conn_id", "columns", "ledger_table", "ledger_conn_id"),
+        *("redeliver", "on_unconfirmed", "claim_timeout", "max_workers", "rate_limit", "max_failed", "on_empty"),
+        "preview",
+    ],
+)
+def test_a_parameter_may_be_another_tasks_output(name: str) -> None:
+    """Another task's output is taken when the DAG is parsed, and makes that task an upstream one."""
+    with DAG("any", schedule=None):
+        upstream = BaseOperator(task_id="upstream")
+        operator = make(**{"ledger_conn_id": "warehouse", name: upstream.output})
+
+    assert {"upstream"} == operator.upstream_task_ids
+
+
+def test_rendered_parameters_are_used(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
+    """Numbers, choices and column names come from templates as they would from the DAG."""
+    columns = ("id", "place", "status", "time", "customernumber", "description")
+    refused = [(f"e{n}", f"UNKNOWN-{n}", "connected", f"2024-01-04 12:00:0{n}", None, None) for n in (7, 8)]
+    warehouse(GOOD, *refused, columns=columns)
+    parameters = {
+        "columns": {"usageplacecode": "{{ place }}"},
+        "max_failed": "{{ tolerated }}",
+        "max_workers": "{{ workers }}",
+        "rate_limit": "{{ unlimited }}",
+        "claim_timeout": "{{ workers * 60 }}",
+        "redeliver": "{{ redeliver }}",
+        "on_unconfirmed": "{{ 'hold' }}",
+        "on_empty": "{% if redeliver %}skip{% endif %}",
+        "ledger_table": "ledger",
+    }
+    context: Any = {"place": "place", "tolerated": 0.7, "workers": 2, "unlimited": None, "redeliver": "always"}
+
+    first, second = run(context.copy(), **parameters), run(context.copy(), **parameters)
+
+    # Two of three: no more than 0.7 of them. The second run sends again what the first delivered.
+    assert {**NOTHING, "rows": 3, "events": 3, "delivered": 1, "rejected": 2} == first == second
+    assert 2 == sum(arrival.payload["id"] == "e1" for arrival in sandbox.arrivals)
+    with pytest.raises(AirflowSkipException):
+        run(context.copy(), sql="SELECT * FROM outcome WHERE 0", **parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "rendered", "named"),
+    [
+        ("max_failed", "some", "`max_failed` must be a count, or a fraction below 1"),
+        ("max_failed", "-1", "`max_failed` must be a count, or a fraction below 1"),
+        ("max_workers", "2.5", "`max_workers` must be 1 or more"),
+        ("rate_limit", "0", "`rate_limit` must be more than 0 posts a second, or None"),
+        ("claim_timeout", "nan", "`claim_timeout` must be more than 0 seconds"),
+        ("redeliver", "sometimes", "`redeliver` must be one of never, changed, always"),
+        ("on_unconfirmed", "", "`on_unconfirmed` must be one of resend, hold"),
+        ("on_empty", "ignore", "`on_empty` must be one of succeed, skip, fail"),
+        ("columns", "id", "`columns` must be a mapping"),
+        ("preview", "maybe", "`preview` must be true or false"),
+    ],
+)
+def test_a_template_that_gives_what_cannot_work(sandbox: Sandbox, name: str, rendered: str, named: str) -> None:
+    """What a template gives is checked before the run, in the words of a parse error, and is no reason for a retry."""
+    with pytest.raises(RopoConfigurationError) as caught:
+        run(cast("Any", {"given": rendered}), events=[event(1)], **{name: "{{ given }}"})
+
+    assert isinstance(caught.value, AirflowFailException)
+    assert str(caught.value).startswith(named)
+    assert 0 == sandbox.sign_ins
+
+
+def test_a_template_that_was_not_rendered_is_refused(sandbox: Sandbox) -> None:
+    """A template that reaches the run as it stands is no silent default."""
+    with pytest.raises(RopoConfigurationError, match="`max_failed`"):
+        make(events=[event(1)], max_failed="{{ params.max_failed }}").execute({})
+
+    assert [] == sandbox.arrivals

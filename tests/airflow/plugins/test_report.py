@@ -1,4 +1,4 @@
-"""The plugin: how Airflow finds it, and what it serves."""
+"""The plugin: its discovery by Airflow, and the files that it serves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def client() -> TestClient:
 
 
 def test_airflow_loads_the_plugin() -> None:
-    """Airflow finds the plugin through the installed distribution's entry point, and can say what is in it."""
+    """Airflow finds the plugin through the installed distribution's entry point, and can list its views."""
     found = [
         point.load() for point in entry_points(group="airflow.plugins") if point.module.startswith("airflow_provider")
     ]
@@ -48,7 +48,7 @@ def test_airflow_loads_the_plugin() -> None:
 
 
 def test_the_views_are_below_airflows_own_path() -> None:
-    """What Airflow's pages refer to is relative, so that it is found when Airflow is served under a path of its own."""
+    """The addresses in Airflow's pages are relative, so that they work when Airflow is served under a path."""
     for view in RopoPlugin.external_views:
         for address in (view["href"], view["icon"], view["icon_dark_mode"]):
             assert address.startswith(f"{PREFIX}/")
@@ -58,7 +58,7 @@ def test_the_views_are_below_airflows_own_path() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_served_as_what_it_is(client: TestClient, name: str) -> None:
-    """Each file comes with its type, and with a policy that lets nothing in from elsewhere."""
+    """Each file has its content type, and a policy that allows nothing from other servers."""
     answer = client.get(f"/{PREFIX}/{name}")
 
     assert 200 == answer.status_code
@@ -72,12 +72,12 @@ def test_a_file_is_served_as_what_it_is(client: TestClient, name: str) -> None:
     "path", ["", "nothing.js", "../report.py", "%2e%2e/report.py", "..%2f__init__.py", "//etc/passwd"]
 )
 def test_nothing_else_is_served(client: TestClient, path: str) -> None:
-    """Neither the folder itself, nor what is not there, nor anything outside."""
+    """Neither the folder itself, nor missing files, nor files outside the folder are served."""
     assert 404 == client.get(f"/{PREFIX}/{path}").status_code
 
 
 def test_nothing_can_be_sent(client: TestClient) -> None:
-    """The pages take nothing in."""
+    """The pages accept only requests to read."""
     assert 405 == client.post(f"/{PREFIX}/runs.html").status_code
 
 
@@ -92,16 +92,18 @@ def test_nothing_comes_from_elsewhere(name: str) -> None:
 
 
 def test_both_sides_speak_of_the_same() -> None:
-    """The pages look for the XCom that the operator leaves, know every delivery status, and lead to the tab."""
+    """The pages read the XCom that the operator pushes, know every delivery status, and link to the tab."""
     scripts = {path.name: path.read_text() for path in STATIC.glob("*.js")}
 
     assert f'REPORT_KEY = "{REPORT_KEY}"' in scripts["airflow.js"]
     assert f"/plugin/{REPORT_ROUTE}`" in scripts["airflow.js"]
-    assert [status.value for status in DeliveryStatus] == re.findall(r'key: "(\w+)",\s+label', scripts["words.js"])[:7]
+    assert [status.value for status in DeliveryStatus] == re.findall(r'key: "(\w+)",\s+label', scripts["words.js"])[
+        : len(DeliveryStatus)
+    ]
 
 
 def test_a_worker_that_loads_the_plugin_imports_no_server() -> None:
-    """Airflow loads plugins everywhere; what serves the pages is imported where they are served."""
+    """Loading the plugin imports no web framework, because Airflow loads plugins in every process."""
     program = (
         "import sys; import airflow_provider_ropo.plugins.report;"
         "print([name for name in ('fastapi', 'starlette', 'requests') if name in sys.modules])"

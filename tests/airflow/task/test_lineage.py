@@ -1,4 +1,4 @@
-"""What Airflow makes of Ropo One as an asset, and its OpenLineage provider of our tasks."""
+"""Ropo One as an asset in Airflow, and the lineage that Airflow's OpenLineage provider extracts from our tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ RunDag = Callable[..., Any]
 ROPO_ONE = "ropo://rc.ropo24.fi/usageplace/event"
 GOOD = {"id": "e1", "usageplacecode": "P1", "status": "connected", "time": "2024-01-04 10:00:00"}
 BAD = GOOD | {"id": "e2", "usageplacecode": "UNKNOWN"}
-NOUGHT = dict.fromkeys(("already_delivered", "rejected", "invalid", "undelivered", "unconfirmed", "held"), 0)
+NOUGHT = dict.fromkeys(
+    ("already_delivered", "rejected", "invalid", "changed", "undelivered", "unconfirmed", "held", "closed"), 0
+)
 ONE = NOUGHT | {"rows": 1, "events": 1, "delivered": 1}
 
 
@@ -42,7 +44,7 @@ def asset_events(dag_id: str) -> list[tuple[str, int, dict[str, Any]]]:
 
 @pytest.mark.parametrize("uri", ["ropo://RC.Ropo24.fi:443/usageplace/event/", "ropo://rc.ropo24.fi#today", ROPO_ONE])
 def test_airflow_normalises_the_uri(uri: str) -> None:
-    """An asset's URI comes to one form, for Airflow finds our handler for the scheme."""
+    """An asset's URI is normalized, because Airflow finds our handler for the scheme."""
     assert ROPO_ONE == Asset(uri=uri).uri
 
 
@@ -55,7 +57,7 @@ def test_airflow_refuses_other_uris(uri: str) -> None:
 
 def test_airflow_makes_the_asset_of_a_server() -> None:
     """Hook lineage makes the asset by its scheme."""
-    collector = get_hook_lineage_collector()
+    collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
 
     made = collector.create_asset(scheme="ropo", asset_kwargs={"host": "RC.ropo24.fi"}, asset_extra=None)
 
@@ -66,11 +68,12 @@ def test_airflow_translates_the_asset() -> None:
     """As an OpenLineage dataset, the asset is what our task names as its output."""
     dataset = translate_airflow_asset(Asset(uri="ropo://127.0.0.1:8099"), None)
 
+    assert dataset is not None
     assert ("ropo://127.0.0.1:8099", "usageplace/event") == (dataset.namespace, dataset.name)
 
 
 def test_counts_go_with_the_asset_event(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """After a green run, each asset's event has the counts; other outlets, such as an alias, are left alone."""
+    """After a green run, each asset's event has the counts; other outlets, such as an alias, are not changed."""
     finished = run_dag(
         f"""
         from airflow.providers.common.compat.lineage.entities import File
@@ -94,7 +97,7 @@ def test_counts_go_with_the_asset_event(run_dag: RunDag, sandbox: Sandbox) -> No
 
 
 def test_a_red_run_has_no_asset_event(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """Where not everything arrived, nothing that waits for the asset is set off."""
+    """If not everything arrived, DAGs that are scheduled on the asset are not triggered."""
     finished = run_dag(
         f"""
         with DAG(DAG_ID, schedule=None, start_date=START) as dag:
@@ -108,7 +111,7 @@ def test_a_red_run_has_no_asset_event(run_dag: RunDag, sandbox: Sandbox) -> None
 
 
 def test_tolerated_failures_are_among_the_counts(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """Where a task is green in spite of rejected events, who waits for the asset can see it."""
+    """If a task succeeds in spite of rejected events, the asset event shows their number."""
     finished = run_dag(
         f"""
         with DAG(DAG_ID, schedule=None, start_date=START) as dag:
@@ -139,7 +142,7 @@ def test_each_mapped_task_has_its_own_counts(run_dag: RunDag, sandbox: Sandbox) 
 
 
 def test_counts_are_returned_where_there_are_no_asset_events(sandbox: Sandbox) -> None:
-    """Where the operator is run by something else than Airflow, its outlets are left alone."""
+    """If the operator is not run by Airflow, its outlets are not changed."""
     task = UsageplaceEventOperator(task_id="report", events=[GOOD], outlets=[Asset(uri=ROPO_ONE)])
 
     assert ONE == task.execute({})
@@ -147,7 +150,7 @@ def test_counts_are_returned_where_there_are_no_asset_events(sandbox: Sandbox) -
 
 @pytest.fixture
 def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warehouse whose hook tells OpenLineage nothing."""
+    """A warehouse whose hook has no information for OpenLineage."""
     path = tmp_path / "warehouse.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE outcome (id)")
@@ -179,7 +182,7 @@ def tables(postgres: Any, monkeypatch: pytest.MonkeyPatch) -> Tables:
     return Tables(prefix, {"sql_conn_id": "warehouse", "sql_hook_params": {"options": f"-c search_path={schema}"}})
 
 
-def lineage_of(**parameters: Any) -> OperatorLineage | None:
+def lineage_of(**parameters: Any) -> OperatorLineage[Any, Any] | None:
     """Return what Airflow's OpenLineage provider takes from a task, at its start and at its end."""
     with DAG("lineage", schedule=None):
         task = UsageplaceEventOperator(task_id="report", **parameters)
@@ -212,7 +215,7 @@ def ropo_one(sandbox: Sandbox) -> str:
 def test_the_tables_of_the_query_are_inputs(
     sql: str, parameters: object, shown: str, tables: Tables, sandbox: Sandbox
 ) -> None:
-    """What the query reads is found, with or without the driver's placeholders, of which no value is shown."""
+    """The tables of a query are found, with or without the driver's placeholders; no parameter value is shown."""
     lineage = lineage_of(sql=sql, parameters=parameters, **tables.parameters)
 
     assert lineage is not None
@@ -229,7 +232,7 @@ def test_the_tables_of_the_query_are_inputs(
     ids=["sqlite", "events"],
 )
 def test_without_known_tables_there_is_the_output(sqlite: None, sandbox: Sandbox, parameters: dict[str, Any]) -> None:
-    """Where Airflow knows no table, as for SQLite and for rows that are given, Ropo One is the output all the same."""
+    """If Airflow finds no table, as for SQLite and for given rows, Ropo One is still the output."""
     assert OperatorLineage(outputs=lineage_outputs(sandbox)) == lineage_of(**parameters)
 
 
@@ -238,17 +241,18 @@ def lineage_outputs(sandbox: Sandbox) -> list[Any]:
 
 
 def test_a_decorated_task_has_the_output(sandbox: Sandbox) -> None:
-    """A function's rows come from who knows where, and go to Ropo One."""
+    """For a function's rows the input is unknown, and the output is Ropo One."""
     from airflow_provider_ropo.decorators.usageplace import usageplace_events_task
 
+    decorated: Any = usageplace_events_task(lambda: [GOOD], task_id="report")
     with DAG("lineage", schedule=None):
-        task = usageplace_events_task(lambda: [GOOD], task_id="report")().operator
+        task = decorated().operator
 
     assert OperatorLineage(outputs=lineage_outputs(sandbox)) == DefaultExtractor(task).extract()
 
 
 def test_the_output_is_as_the_connection_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dataset is the server's, however the connection writes it, and says nothing of who signs in."""
+    """The dataset is the server's, however the connection writes it, and does not contain the credentials."""
     monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", "ropo://1000011:secret@RC.Ropo24.fi:443/?timeout=60")
 
     lineage = lineage_of(events=[GOOD])
@@ -258,7 +262,7 @@ def test_the_output_is_as_the_connection_says(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_broken_ropo_connection_leaves_the_inputs(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The task will say what is wrong with the connection; the lineage is what is known without it."""
+    """With an invalid connection the lineage has the inputs only; the task itself raises the error."""
     monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", json.dumps({"conn_type": "ropo"}))
 
     lineage = lineage_of(sql="SELECT * FROM outcome", **tables.parameters)
@@ -270,10 +274,10 @@ def test_a_broken_ropo_connection_leaves_the_inputs(tables: Tables, monkeypatch:
 def test_a_missing_warehouse_is_no_more_than_a_warning(
     sandbox: Sandbox, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What goes wrong is logged by Airflow's OpenLineage provider as a warning, and there is no lineage."""
+    """An error is logged as a warning by Airflow's OpenLineage provider, and there is no lineage."""
     assert lineage_of(sql="SELECT * FROM outcome", sql_conn_id="nowhere") is None
 
     # Which of the two has it depends on how Airflow's logging is set up by then.
-    said = capfd.readouterr().out + caplog.text
-    assert "The conn_id `nowhere` isn't defined" in said
-    assert "Traceback" not in said
+    output = capfd.readouterr().out + caplog.text
+    assert "The conn_id `nowhere` isn't defined" in output
+    assert "Traceback" not in output

@@ -19,6 +19,7 @@ from opentelemetry.trace import StatusCode
 from airflow_provider_ropo.errors import RopoError
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 from airflow_provider_ropo.sandbox import Fault, Sandbox
+from doubles import FakeTaskInstance, fake_context
 
 ARRIVED = [
     {"id": f"e{number}", "usageplacecode": f"P{number}", "status": "connected", "time": "2024-01-04 10:00:00"}
@@ -39,34 +40,25 @@ class Client(StatsClient):
 """
 
 
-class TaskInstance:
-    """A try of a task instance, as the operator sees it."""
-
-    dag_id, task_id, run_id, map_index, try_number = "dag", "report", "today", -1, 1
-
-    def xcom_push(self, key: str, value: object) -> None:
-        """Take it, and forget it."""
-
-
-class TeamsTaskInstance(TaskInstance):
+class TeamsTaskInstance(FakeTaskInstance):
     """One of an Airflow with several teams."""
 
     stats_tags = {"dag_id": "dag", "task_id": "report", "team_name": "meters"}  # noqa: RUF012 - read only
 
 
-def run(rows: list[dict[str, Any]], ti: TaskInstance | None = None, **parameters: Any) -> dict[str, int]:
-    return UsageplaceEventOperator(task_id="report", events=rows, **parameters).execute({"ti": ti or TaskInstance()})
+def run(rows: list[dict[str, Any]], ti: FakeTaskInstance | None = None, **parameters: Any) -> dict[str, int]:
+    return UsageplaceEventOperator(task_id="report", events=rows, **parameters).execute(fake_context(ti))
 
 
 class Statsd:
-    """Where Airflow sends its metrics to."""
+    """StatsD server that receives Airflow's metrics."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._socket = listening
 
-    def told(self) -> list[str]:
-        """Return what has come in, sorted; a time is whatever it is."""
-        lines = []
+    def received(self) -> list[str]:
+        """Return the received metrics, sorted, with each time replaced."""
+        lines: list[str] = []
         while True:
             try:
                 line = self._socket.recv(65536).decode()
@@ -128,18 +120,20 @@ def test_every_metric(statsd: Statsd, sandbox: Sandbox) -> None:
         "airflow.ropo.deliveries.invalid:1|c",
         "airflow.ropo.deliveries.rejected:1|c",
         "airflow.ropo.retries:2|c",
-    ] == statsd.told()
+    ] == statsd.received()
 
 
 @pytest.mark.parametrize(
     ("ti", "tags"),
     [
-        (TaskInstance(), "dag_id=dag,task_id=report"),
+        (FakeTaskInstance(), "dag_id=dag,task_id=report"),
         (TeamsTaskInstance(), "dag_id=dag,task_id=report,team_name=meters"),
     ],
     ids=["plain", "teams"],
 )
-def test_tags(statsd: Statsd, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, ti: TaskInstance, tags: str) -> None:
+def test_tags(
+    statsd: Statsd, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, ti: FakeTaskInstance, tags: str
+) -> None:
     """With tags, they are those of Airflow's own metrics of a task, and a delivery's status."""
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED", "True")
 
@@ -148,24 +142,24 @@ def test_tags(statsd: Statsd, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch,
     assert [
         f"airflow.ropo.attempt,{tags}:<time>",
         f"airflow.ropo.deliveries.delivered,{tags},status=delivered:1|c",
-    ] == statsd.told()
+    ] == statsd.received()
 
 
 def test_a_preview_has_no_metrics(statsd: Statsd, sandbox: Sandbox) -> None:
-    """What is only looked at is not counted as if it were done."""
+    """A preview sends no metrics."""
     run(ARRIVED, preview=True)
 
-    assert [] == statsd.told()
+    assert [] == statsd.received()
 
 
 def test_a_red_run_has_metrics(statsd: Statsd, sandbox: Sandbox) -> None:
-    """What became of the events is counted before the task fails, also where nothing could be sent."""
+    """The delivery statuses are counted before the task fails, also if nothing could be sent."""
     sandbox.script_sign_in([Fault(status=403)])
 
     with pytest.raises(RopoError):
         run(ARRIVED)
 
-    assert ["airflow.ropo.deliveries.undelivered:3|c"] == statsd.told()
+    assert ["airflow.ropo.deliveries.undelivered:3|c"] == statsd.received()
 
 
 def test_a_broken_backend_stops_no_run(
@@ -175,7 +169,7 @@ def test_a_broken_backend_stops_no_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A metrics backend that raises is said once and left alone; every event is delivered."""
+    """A metrics backend that raises is logged once and not used again; every event is delivered."""
     (tmp_path / "platform_statsd.py").write_text(BROKEN.format(path=tmp_path / "asked"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_CUSTOM_CLIENT_PATH", "platform_statsd.Client")
@@ -184,15 +178,25 @@ def test_a_broken_backend_stops_no_run(
 
     assert 3 == counts["delivered"] == len(sandbox.events)
     assert 1 == len((tmp_path / "asked").read_text().splitlines())
-    failed = "Airflow's metrics backend failed, no more of this run's are sent: RuntimeError"
+    failed = "Airflow's metrics backend failed, no more of this run's metrics are sent: RuntimeError"
     assert [failed] == [message for message in caplog.messages if "metrics" in message]
 
 
 def attributes(sandbox: Sandbox, **counts: object) -> dict[str, object]:
-    statuses = ("delivered", "already_delivered", "rejected", "invalid", "undelivered", "unconfirmed", "held")
+    statuses = (
+        "delivered",
+        "already_delivered",
+        "rejected",
+        "invalid",
+        "changed",
+        "undelivered",
+        "unconfirmed",
+        "held",
+        "closed",
+    )
     nought: dict[str, object] = dict.fromkeys(["rows", "events", *statuses], 0)
-    told = {f"ropo.{name}": count for name, count in (nought | {"preview": False} | counts).items()}
-    return told | {"ropo.server": sandbox.url}
+    attributes = {f"ropo.{name}": count for name, count in (nought | {"preview": False} | counts).items()}
+    return attributes | {"ropo.server": sandbox.url}
 
 
 def the_span(spans: InMemorySpanExporter) -> ReadableSpan:
@@ -214,7 +218,7 @@ def test_a_green_runs_span(spans: InMemorySpanExporter, sandbox: Sandbox) -> Non
 
 
 def test_a_previews_span(spans: InMemorySpanExporter, sandbox: Sandbox) -> None:
-    """A preview's span says that it is one."""
+    """A preview's span has an attribute for that."""
     run(ARRIVED, preview=True)
 
     assert attributes(sandbox, preview=True, rows=3, events=3, undelivered=3) == dict(the_span(spans).attributes or {})
@@ -233,7 +237,7 @@ def test_a_previews_span(spans: InMemorySpanExporter, sandbox: Sandbox) -> None:
 def test_a_red_runs_span(
     spans: InMemorySpanExporter, sandbox: Sandbox, parameters: dict[str, Any], faults: list[Fault], expected: str
 ) -> None:
-    """Why a run is red is the error's class, and nothing of what it says."""
+    """The span of a failed run has the error's class, and not its text."""
     sandbox.script_sign_in(faults)
 
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is the parameter

@@ -1,4 +1,4 @@
-"""The report that a run leaves for Airflow's pages: as an XCom, and how far it is in the task's state store."""
+"""The report that a run publishes: as an XCom, and its progress in the task's state store."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ropo.reporting.report import REPORT_KEY
 from airflow_provider_ropo.sandbox import Sandbox
-from airflow_provider_ropo.task.report_publisher import PROGRESS_KEY, REPORT_KEY, report_publisher
+from airflow_provider_ropo.task.report_publisher import PROGRESS_KEY, report_publisher
+from doubles import FakeTaskInstance, fake_context
 
 RunDag = Callable[..., Any]
 
 COUNTS = {"delivered": 1, "already_delivered": 0, "rejected": 0, "invalid": 1, "undelivered": 0}
-COUNTS |= {"rows": 2, "events": 2, "unconfirmed": 0, "held": 0}
+COUNTS |= {"rows": 2, "events": 2, "unconfirmed": 0, "held": 0, "changed": 0, "closed": 0}
 INVALID = {
     "id": "e2",
     "usageplacecode": "P2",
@@ -35,14 +37,13 @@ with DAG(DAG_ID, schedule=None, start_date=START) as dag:
 """
 
 
-class Broken:
-    """A task instance and a state store whose API server is gone."""
+class CutOffTaskInstance(FakeTaskInstance):
+    """One whose API server is gone."""
 
-    def __init__(self) -> None:
-        self.asked = 0
+    pushes = 0
 
-    def xcom_push(self, **_entry: object) -> None:
-        self.asked += 1
+    def xcom_push(self, key: str, value: object) -> None:
+        self.pushes += 1
         raise ConnectionError("the API server is gone")
 
 
@@ -57,7 +58,7 @@ def xcom(dag_id: str, key: str) -> Any:
 
 
 def state_store(dag_id: str) -> dict[str, Any]:
-    """Return what the task left in its state store, as Airflow keeps it."""
+    """Return the value in the task's state store, as Airflow stores it."""
     import json
 
     from airflow.models.task_state_store import TaskStateStoreModel
@@ -68,7 +69,7 @@ def state_store(dag_id: str) -> dict[str, Any]:
         return {state.key: json.loads(state.value) for state in found}
 
 
-def test_a_red_run_leaves_its_report(run_dag: RunDag, sandbox: Sandbox) -> None:
+def test_a_red_run_publishes_its_report(run_dag: RunDag, sandbox: Sandbox) -> None:
     """Counts, progress and the rows that failed are an XCom; the same without the rows is the task's state."""
     finished = run_dag(TASK.format(options=""))
 
@@ -82,7 +83,7 @@ def test_a_red_run_leaves_its_report(run_dag: RunDag, sandbox: Sandbox) -> None:
 
 
 def test_a_task_that_pushes_no_xcoms_pushes_no_report(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """``do_xcom_push=False`` is obeyed; how far the run is stays in its state store."""
+    """With ``do_xcom_push=False`` there is no XCom; the progress is in the task's state store."""
     finished = run_dag(TASK.format(options="do_xcom_push=False, max_failed=1"))
 
     assert "success" == finished.state
@@ -91,7 +92,7 @@ def test_a_task_that_pushes_no_xcoms_pushes_no_report(run_dag: RunDag, sandbox: 
 
 
 def test_a_window_without_dates_is_in_the_report(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """Why a run ended before it read anything is said where the counts would be."""
+    """The report of a run that ended before it read anything has the reason."""
     window = 'parameters={"since": "{{ data_interval_start }}", "until": "{{ data_interval_end }}"}'
     finished = run_dag(
         f"""
@@ -106,15 +107,15 @@ def test_a_window_without_dates_is_in_the_report(run_dag: RunDag, sandbox: Sandb
 
 
 def test_a_report_that_cannot_be_shown_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Airflow's API server may be away for a moment: that is said once, and tried again the next time."""
+    """If Airflow's API server is unavailable, one warning is logged, and the next report is tried again."""
     caplog.set_level(logging.WARNING)
-    broken = Broken()
-    show = report_publisher({"ti": broken}, as_xcom=True)  # type: ignore[typeddict-item]
+    ti = CutOffTaskInstance()
+    show = report_publisher(fake_context(ti), as_xcom=True)
 
     show({"state": "posting"})
     show({"state": "ended"})
 
-    assert 2 == broken.asked
+    assert 2 == ti.pushes
     assert [
-        "the report cannot be shown in Airflow's pages (ConnectionError: the API server is gone)"
+        "the report cannot be published to Airflow's pages (ConnectionError: the API server is gone)"
     ] == caplog.messages

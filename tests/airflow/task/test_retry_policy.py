@@ -14,15 +14,16 @@ from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
     ("error", "delay"),
     [
         pytest.param(RopoUnavailableError("asks", retry_after=7200), timedelta(hours=2), id="asked to wait"),
-        pytest.param(RopoUnavailableError("asks", retry_after=1e12), timedelta(days=1), id="for ever"),
+        pytest.param(RopoUnavailableError("asks", retry_after=1e12), timedelta(days=1), id="too long"),
         pytest.param(RopoUnavailableError("nothing gets through"), None, id="not asked"),
         pytest.param(DeliveriesFailedError("2 of 3"), None, id="another failure"),
     ],
 )
 def test_a_long_retry_after_is_airflows_own_delay(error: RopoError, delay: timedelta | None) -> None:
-    """The retry comes when Ropo One asked for it; any other comes when the task says."""
+    """The delay of a retry is the one Ropo One asked for; without one, it is the task's."""
     policy = UsageplaceEventOperator(task_id="report", events=[]).retry_policy
 
+    assert policy is not None
     decision = policy.evaluate(error, 1, 3)
 
     assert delay == decision.retry_delay

@@ -24,7 +24,7 @@ if os.environ.get("CANARY") == "parse":
 with DAG("matrix_decorated", schedule=None, start_date=START):
 
     @task.ropo_usageplace_events(ledger_table="ropo_ledger", ledger_conn_id="warehouse")
-    def report(day: str):  # noqa: ANN201 - as people write them
+    def report(day: str):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as people write them
         yield {"id": "d1", "usageplacecode": "P1", "status": "connected", "time": f"{day} 10:00:00"}
         yield {"id": "d2", "usageplacecode": "P2", "status": "connected", "time": f"{day} 10:00:00"}
 

@@ -1,8 +1,8 @@
 """Tries of a task, each in a process of its own that may be killed at any moment.
 
 Reads what to do from standard input, one line of JSON a try; forks, so that what takes a second to import is imported
-once; and says on standard output which process it is, and how that ended. It posts as the operator does, with the
-operator's own parts, but for Airflow.
+once; and says on standard output which process it is, and how that ended. A try is the whole run of a task, but for
+Airflow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import threading
 import traceback
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import psycopg  # noqa: F401 - once, not in every process
@@ -22,45 +21,33 @@ import sqlalchemy as sa
 
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.settings import RopoSettings
-from airflow_provider_ropo.delivery import Delivery
-from airflow_provider_ropo.event.model import RowReader
-from airflow_provider_ropo.intake.reader import take_mappings
-from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
-from airflow_provider_ropo.pipeline import Posting
+from airflow_provider_ropo.pipeline import DeliveryOptions, MappingRows, deliver
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
-from airflow_provider_ropo.timezones import find_timezone
 
 
 def try_once(job: dict[str, Any]) -> dict[str, Any]:
-    """Post the rows, as ``UsageplaceEventOperator.execute`` does; return how the try ended."""
+    """Report the rows in a run of their own; return how it ended."""
     settings = RopoSettings("ropo_test", job["server"], "1000011", "sandbox", timeout=5)
-    zone = find_timezone(settings.timezone)
     table = LedgerTable(engine_of(job), "ropo_ledger")
+    me, policy = Claimant(*job["me"][:5])._replace(process=os.urandom(8).hex()), LedgerPolicy(**job["policy"])
     with (
-        Spool(zone) as spool,
-        closing(DeliveryLedger(table, Claimant(*job["me"]), LedgerPolicy(**job["policy"]))) as ledger,
+        Report(DeliverySummary()) as report,
+        closing(DeliveryLedger(table, settings.destination, me, policy)) as ledger,
     ):
-        ledger.prepare()
-        rows = take_mappings(spool, job["rows"], partial(RowReader, timezone=settings.timezone))
-        summary = DeliverySummary(rows=rows)
-        for error in spool.invalid():
-            summary.add(Delivery.of_invalid_row(error))
-        with Report(summary) as report:
-            stopped = Posting(
-                RopoClient(settings),
-                report,
-                ledger,
-                jobid_as_string=False,
-                max_workers=job["workers"],
-                stop=threading.Event(),
-                rate_limit=None,
-                on_delivery=lambda _delivery: None,
-            ).run(spool)
+        result = deliver(
+            MappingRows(job["rows"]),
+            RopoClient(settings),
+            ledger,
+            DeliveryOptions(max_workers=job["workers"]),
+            report=report,
+            stop=threading.Event(),
+        )
+    stopped, summary = result.stopped, result.summary
     return {
         "said": str(stopped),
         "well": stopped is None and not summary.retryable,

@@ -18,12 +18,13 @@ from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
+from ledger_steps import DESTINATION, look_up
 
 # How fakesnow asks DuckDB.
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")
 
-ME = Claimant("dag", "report", "run_1", -1, 1)
-LATER = ME._replace(run_id="run_2")
+ME = Claimant("dag", "report", "run_1", -1, 1, "me")
+LATER = ME._replace(run_id="run_2", process="later")
 
 TEN = dt.datetime(2024, 1, 4, 10, tzinfo=dt.UTC)
 EVENTS = [
@@ -48,13 +49,13 @@ def engine() -> Iterator[sa.engine.Engine]:
 
 
 def open_ledger(engine: sa.engine.Engine, me: Claimant = ME, name: str = "ropo_ledger") -> DeliveryLedger:
-    ledger = DeliveryLedger(LedgerTable(engine, name), me, LedgerPolicy())
+    ledger = DeliveryLedger(LedgerTable(engine, name), DESTINATION, me, LedgerPolicy())
     ledger.prepare()
     return ledger
 
 
 def send_all(ledger: DeliveryLedger) -> tuple[list[str], Counter[str]]:
-    """Send every event, and return which were, and what became of them."""
+    """Send the events, and return which ones were sent, and the delivery statuses."""
     sent: list[str] = []
     ends: Counter[str] = Counter()
     places = dict.fromkeys(event.usageplacecode for event in EVENTS)
@@ -89,10 +90,10 @@ def test_microseconds_are_kept(engine: sa.engine.Engine) -> None:
     """``recorded_at`` comes back to the microsecond: what happens within a second keeps its order."""
     moment = dt.datetime(2026, 1, 14, 5, 0, 0, 123456)  # noqa: DTZ001 - as the ledger writes it
     table = LedgerTable(engine, "ropo_ledger")
-    ledger = DeliveryLedger(table, ME, LedgerPolicy(), now=lambda: moment)
+    ledger = DeliveryLedger(table, DESTINATION, ME, LedgerPolicy(), now=lambda: moment)
     ledger.prepare()
 
-    ledger.claim([(EVENTS[0], ledger.look_up(EVENTS[:1])[0])])
+    look_up(ledger, EVENTS[0])
 
     assert [("sending", moment)] == [
         (entry.delivery_status, entry.recorded_at) for entry in table.entries(["e0"])["e0"]

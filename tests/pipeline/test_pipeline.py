@@ -1,0 +1,422 @@
+"""A whole run without Airflow: a real warehouse, a real ledger, and the sandbox over HTTP."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_ropo.api.client import RopoClient
+from airflow_provider_ropo.api.settings import RopoSettings
+from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
+from airflow_provider_ropo.errors import (
+    DeliveriesFailedError,
+    RopoAuthenticationError,
+    RopoConfigurationError,
+    RopoError,
+    RopoLedgerError,
+    RopoUnavailableError,
+)
+from airflow_provider_ropo.ledger.decisions import LedgerPolicy
+from airflow_provider_ropo.ledger.entries import Claimant
+from airflow_provider_ropo.ledger.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger.table import LedgerTable
+from airflow_provider_ropo.pipeline import DeliveryOptions, MappingRows, QueryRows, RowSource, RunResult, deliver
+from airflow_provider_ropo.reporting.report import Report
+from airflow_provider_ropo.reporting.summary import DeliverySummary
+from airflow_provider_ropo.sandbox import Fault, Sandbox
+
+NOTHING = {"rows": 0, "events": 0, **{status.value: 0 for status in DeliveryStatus}}
+
+
+@pytest.fixture(scope="module")
+def running_sandbox() -> Iterator[Sandbox]:
+    """Run one local Ropo One for all tests."""
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def sandbox(running_sandbox: Sandbox) -> Sandbox:
+    """Return an empty local Ropo One."""
+    running_sandbox.clear()
+    return running_sandbox
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where the database of warehouse and ledger is."""
+    return tmp_path / "warehouse.db"
+
+
+@pytest.fixture
+def open_ledger(path: Path) -> Iterator[Callable[[str], DeliveryLedger]]:
+    """Return a shorthand for the ledger as a run of that name sees it."""
+    ledgers: list[DeliveryLedger] = []
+
+    def make(run: str) -> DeliveryLedger:
+        table = LedgerTable(sa.create_engine(f"sqlite:///{path}", hide_parameters=True), "ropo_ledger")
+        me = Claimant("dag", "report", run, -1, 1, f"process of {run}")
+        ledgers.append(DeliveryLedger(table, "https://rc.ropo24.fi 1000011", me, LedgerPolicy()))
+        return ledgers[-1]
+
+    yield make
+    for ledger in ledgers:
+        ledger.close()
+
+
+def row(number: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": f"e{number}",
+        "usageplacecode": f"P{number}",
+        "status": "connected",
+        "time": f"2024-01-04 10:00:{number:02}",
+        "customernumber": f"A{number}",
+        **fields,
+    }
+
+
+def run(
+    rows: RowSource | list[dict[str, Any]],
+    sandbox: Sandbox,
+    ledger: DeliveryLedger | None = None,
+    *,
+    apicode: str = "sandbox",
+    stop: threading.Event | None = None,
+    publish: Callable[[dict[str, Any]], bool] = lambda _report: True,
+    on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
+    **options: Any,
+) -> RunResult:
+    chosen = DeliveryOptions(**options)
+    with Report(DeliverySummary(preview=chosen.preview), publish, preview=chosen.preview) as report:
+        return deliver(
+            MappingRows(rows) if isinstance(rows, list) else rows,
+            RopoClient(RopoSettings("ropo_test", sandbox.url, sandbox.cid, apicode, timeout=2)),
+            ledger,
+            chosen,
+            report=report,
+            stop=stop or threading.Event(),
+            on_delivery=on_delivery,
+        )
+
+
+def sent(sandbox: Sandbox) -> list[str]:
+    return sorted(event["id"] for event in sandbox.events)
+
+
+def remembered(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as database:
+        query = "SELECT event_id, delivery_status FROM ropo_ledger ORDER BY recorded_at"
+        return dict(database.execute(query).fetchall())
+
+
+def test_every_row_is_counted_once(sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]) -> None:
+    """Each row ends as one counted status, at Ropo One or not, and the ledger says the same."""
+    rows = [row(1), row(2, usageplacecode="UNKNOWN-2"), row(3, status="gone"), row(4), row(4)]
+
+    result = run(rows, sandbox, open_ledger("first"))
+
+    counts = result.summary.as_dict()
+    assert {**NOTHING, "rows": 5, "events": 4, "delivered": 2, "rejected": 1, "invalid": 1} == counts
+    assert counts["events"] == sum(counts[status] for status in DeliveryStatus)
+    assert ["e1", "e4"] == sent(sandbox)
+    assert {"e1": "delivered", "e2": "rejected", "e3": "invalid", "e4": "delivered"} == remembered(path)
+    assert result.stopped is None
+    assert isinstance(result.error, DeliveriesFailedError)
+    assert counts == result.error.summary
+
+
+def test_a_second_run_posts_only_the_rest(sandbox: Sandbox, open_ledger: Callable[[str], DeliveryLedger]) -> None:
+    """With a ledger, what an earlier run delivered is counted and not posted again."""
+    run([row(1), row(2)], sandbox, open_ledger("first"))
+
+    result = run([row(1), row(2), row(3)], sandbox, open_ledger("second"))
+
+    assert {**NOTHING, "rows": 3, "events": 3, "delivered": 1, "already_delivered": 2} == result.summary.as_dict()
+    assert result.error is None
+    assert ["e1", "e2", "e3"] == sent(sandbox)
+
+
+def test_the_rows_of_a_query(sandbox: Sandbox, path: Path) -> None:
+    """A query's rows arrive with columns and statuses translated; its connection is closed before the first post."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE outcome (id, place, result, time)")
+        database.executemany(
+            "INSERT INTO outcome VALUES (?, ?, ?, '2024-01-04 10:00:00')", [("e1", "P1", 7), ("e2", "P2", 8)]
+        )
+        database.commit()
+    opened: list[sqlite3.Connection] = []
+    closed_at_delivery: list[bool] = []
+
+    def connect() -> sqlite3.Connection:
+        opened.append(sqlite3.connect(path))
+        return opened[-1]
+
+    def look_at_connection(_delivery: Delivery) -> None:
+        try:
+            opened[0].execute("SELECT 1")
+        except sqlite3.ProgrammingError:
+            closed_at_delivery.append(True)
+
+    result = run(
+        QueryRows(connect, "SELECT * FROM outcome WHERE result = ?", [7]),
+        sandbox,
+        columns={"usageplacecode": "place", "status": "result"},
+        statuses={7: "disconnected"},
+        on_delivery=look_at_connection,
+    )
+
+    assert {**NOTHING, "rows": 1, "events": 1, "delivered": 1} == result.summary.as_dict()
+    assert [("P1", "disconnected")] == [(event["usageplacecode"], event["status"]) for event in sandbox.events]
+    assert [True] == closed_at_delivery
+    assert 1 == len(opened)
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        pytest.param(
+            QueryRows(partial(sqlite3.connect, ":memory:"), "SELECT 1 AS id"), "usageplacecode", id="query's columns"
+        ),
+        pytest.param(MappingRows("e1", name="the list"), "list of row mappings", id="no rows"),
+        pytest.param(MappingRows([row(1), ["e2"]]), "item 2 is a list", id="no mapping"),
+    ],
+)
+def test_rows_that_make_no_events(
+    sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger], rows: RowSource, named: str
+) -> None:
+    """Rows that can make no events end the run before anything is signed in for, posted or remembered."""
+    with pytest.raises(RopoConfigurationError, match=named):
+        run(rows, sandbox, open_ledger("first"))
+
+    assert 0 == sandbox.sign_ins
+    assert [] == sandbox.arrivals
+    assert {} == remembered(path)
+
+
+def test_the_source_is_named_in_messages(sandbox: Sandbox) -> None:
+    """A key that no row has is reported with the name of what the rows come from."""
+    with pytest.raises(RopoConfigurationError, match="rows of the list have the keys"):
+        run(MappingRows([row(1)], name="the list"), sandbox, columns={"description": "why"})
+
+
+def test_the_options_reach_the_payload(sandbox: Sandbox) -> None:
+    """Time zone and job ids are sent as the options say."""
+    rows = [row(1, time="2024-01-04T10:00:00+00:00", invoicenumber="1", jobid=7)]
+
+    run(rows, sandbox, timezone="Europe/Stockholm", jobid_as_string=True)
+
+    assert [("2024-01-04 11:00:00", "7")] == [
+        (event["time"], event["invoices"][0]["jobid"]) for event in (arrival.payload for arrival in sandbox.arrivals)
+    ]
+
+
+def test_a_preview_leaves_nothing(sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]) -> None:
+    """A preview counts and shows masked payloads; nothing is signed in for or posted, and no table is made."""
+    rows = [*(row(number) for number in range(7)), row(8, status="gone")]
+
+    result = run(rows, sandbox, open_ledger("preview"), preview=True)
+
+    assert {**NOTHING, "rows": 8, "events": 8, "undelivered": 7, "invalid": 1} == result.summary.as_dict()
+    assert ["e0", "e1", "e2", "e3", "e4"] == [payload["id"] for payload in result.summary.sample]
+    assert {"***"} == {payload["customernumber"] for payload in result.summary.sample}
+    assert isinstance(result.error, DeliveriesFailedError)
+    assert (0, []) == (sandbox.sign_ins, sandbox.arrivals)
+    with closing(sqlite3.connect(path)) as database:
+        assert [] == database.execute("SELECT name FROM sqlite_master").fetchall()
+
+
+def test_a_preview_knows_the_ledger(sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]) -> None:
+    """A preview counts what an earlier run delivered, and writes nothing."""
+    run([row(1)], sandbox, open_ledger("first"))
+    before = path.read_bytes()
+
+    result = run([row(1), row(2)], sandbox, open_ledger("preview"), preview=True)
+
+    assert {**NOTHING, "rows": 2, "events": 2, "already_delivered": 1, "undelivered": 1} == result.summary.as_dict()
+    assert result.error is None
+    assert before == path.read_bytes()
+    assert ["e1"] == sent(sandbox)
+
+
+def test_a_stopped_run_leaves_the_rest(
+    sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]
+) -> None:
+    """Told to stop, a run ends soon; what was not sent is counted undelivered, and the reason is returned."""
+    stop = threading.Event()
+
+    result = run(
+        [row(number % 60, id=f"e{number}", usageplacecode=f"P{number}") for number in range(200)],
+        sandbox,
+        open_ledger("first"),
+        stop=stop,
+        on_delivery=lambda _delivery: stop.set(),
+        max_workers=2,
+    )
+
+    delivered = sorted(event_id for event_id, status in remembered(path).items() if status == "delivered")
+    counts = {"delivered": len(delivered), "undelivered": 200 - len(delivered)}
+    assert 1 <= len(delivered) < 200
+    assert {**NOTHING, "rows": 200, "events": 200, **counts} == result.summary.as_dict()
+    assert delivered == sent(sandbox)
+    assert "told to stop" in str(result.stopped)
+    assert result.stopped is result.error
+
+
+@pytest.mark.parametrize(
+    ("apicode", "faults", "error"),
+    [
+        pytest.param("wrong", [], RopoAuthenticationError, id="refused"),
+        pytest.param("sandbox", [Fault(status=503, headers={"Retry-After": "7200"})], RopoUnavailableError, id="later"),
+    ],
+)
+def test_a_sign_in_that_fails(sandbox: Sandbox, apicode: str, faults: list[Fault], error: type[RopoError]) -> None:
+    """Without a sign-in nothing is posted; the error is returned beside the counts, and is in the last report."""
+    reports: list[dict[str, Any]] = []
+    sandbox.script_sign_in(faults)
+
+    def publish(report: dict[str, Any]) -> bool:
+        reports.append(report)
+        return True
+
+    result = run([row(1), row(2, status="gone")], sandbox, apicode=apicode, publish=publish)
+
+    assert {**NOTHING, "rows": 2, "events": 2, "undelivered": 1, "invalid": 1} == result.summary.as_dict()
+    assert error is type(result.stopped)
+    assert result.stopped is result.error
+    assert [] == sandbox.arrivals
+    assert str(result.stopped) == reports[-1]["stopped"]
+
+
+def test_a_ledger_that_cannot_be_written(
+    sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]
+) -> None:
+    """What could not be remembered is not posted; the ledger's error is returned beside the counts."""
+    run([row(1)], sandbox, open_ledger("first"))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TRIGGER full BEFORE INSERT ON ropo_ledger BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+        database.commit()
+
+    result = run([row(1), row(2)], sandbox, open_ledger("second"))
+
+    assert {**NOTHING, "rows": 2, "events": 2, "already_delivered": 1, "undelivered": 1} == result.summary.as_dict()
+    assert isinstance(result.stopped, RopoLedgerError)
+    assert ["e1"] == sent(sandbox)
+
+
+def test_a_ledger_that_cannot_be_made(sandbox: Sandbox, path: Path, open_ledger: Callable[..., DeliveryLedger]) -> None:
+    """Where the ledger's table cannot be made, no row is read and nothing is posted."""
+    path.write_text("this is no database")
+    read: list[int] = []
+
+    class Rows:
+        def read_into(self, *_arguments: object) -> int:
+            read.append(1)
+            return 0
+
+    with pytest.raises(RopoLedgerError):
+        run(Rows(), sandbox, open_ledger("first"))
+
+    assert ([], 0) == (read, sandbox.sign_ins)
+
+
+def test_progress_and_deliveries_are_told(sandbox: Sandbox) -> None:
+    """The report is published at each step, and each delivery is told once, on the calling thread."""
+    reports: list[dict[str, Any]] = []
+    deliveries: list[tuple[str | None, str]] = []
+    threads = set()
+
+    def publish(report: dict[str, Any]) -> bool:
+        reports.append(report)
+        return True
+
+    def on_delivery(delivery: Delivery) -> None:
+        deliveries.append((delivery.event_id, delivery.status.value))
+        threads.add(threading.get_ident())
+
+    result = run(
+        [row(1), row(2, usageplacecode="UNKNOWN-2"), row(3, status="gone")],
+        sandbox,
+        publish=publish,
+        on_delivery=on_delivery,
+    )
+
+    assert ["reading", "posting", "ended"] == list(dict.fromkeys(report["state"] for report in reports))
+    assert [("e1", "delivered"), ("e2", "rejected")] == sorted(deliveries)
+    assert {threading.get_ident()} == threads
+    assert result.summary.as_dict() == reports[-1]["counts"]
+    assert (2, 2) == (reports[-1]["done"], reports[-1]["total"])
+
+
+@pytest.mark.parametrize(
+    ("max_failed", "is_red"), [(0, True), (1, True), (2, False), (0.4, True), (0.5, False)], ids=str
+)
+def test_failures_that_are_tolerated(sandbox: Sandbox, max_failed: float, is_red: bool) -> None:  # noqa: FBT001
+    """Two of four events fail: more than one or 0.4, and not more than two or 0.5."""
+    rows = [row(1), row(2), row(3, status="gone"), row(4, usageplacecode="UNKNOWN-4")]
+
+    result = run(rows, sandbox, max_failed=max_failed)
+
+    assert is_red == (result.failure is not None)
+    assert is_red == (result.error is not None)
+
+
+def test_no_rows_need_no_sign_in(sandbox: Sandbox) -> None:
+    """A run without rows ends well, and does not sign in."""
+    result = run([], sandbox)
+
+    assert NOTHING == result.summary.as_dict()
+    assert result.error is None
+    assert 0 == sandbox.sign_ins
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *[
+            pytest.param({"max_workers": value}, "`max_workers` must be 1 or more", id=f"max_workers {value!r}")
+            for value in (0, -1, 1.5, True, None, "8")
+        ],
+        *[
+            pytest.param({"rate_limit": value}, "`rate_limit` must be more than 0", id=f"rate_limit {value!r}")
+            for value in (0, -0.5, float("nan"), True, "5")
+        ],
+        *[
+            pytest.param({"max_failed": value}, "`max_failed` must be a count", id=f"max_failed {value!r}")
+            for value in (-1, float("nan"), True, None, "0.1")
+        ],
+        pytest.param({"columns": "id"}, "`columns` must be a mapping", id="columns"),
+        pytest.param({"statuses": ["connected"]}, "`statuses` must be a mapping", id="statuses"),
+        pytest.param({"timezone": "Helsinki/Europe"}, "timezone 'Helsinki/Europe' is not known", id="timezone"),
+    ],
+)
+def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
+    """An option that cannot work is refused when the options are made, by its name."""
+    with pytest.raises(RopoConfigurationError) as caught:
+        DeliveryOptions(**options)
+
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_workers": 1}, {"rate_limit": 0.1}, {"rate_limit": None}, {"max_failed": 0.99}, {"columns": {}}],
+    ids=str,
+)
+def test_options_at_their_bounds(options: dict[str, Any]) -> None:
+    """What is just allowed is taken as it is, and cannot be changed afterwards."""
+    (name, value), *_ = options.items()
+
+    made = DeliveryOptions(**options)
+
+    assert value == getattr(made, name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, name, value)
