@@ -11,7 +11,7 @@ from sqlalchemy.dialects import mssql, mysql, oracle
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateTable
-from sqlalchemy.sql.elements import quoted_name
+from sqlalchemy.sql.elements import ColumnElement, quoted_name
 
 from airflow_provider_ropo.errors import RopoConfigurationError
 
@@ -120,7 +120,7 @@ _UTC_NOW = {
 
 
 # Not ColumnElement[…]: SQLAlchemy 1.4 has no types.
-_Expression: Any = sa.ColumnElement
+_Expression: Any = ColumnElement
 
 
 class _UtcNow(_Expression):  # type: ignore[misc]

@@ -259,7 +259,7 @@ def test_asset_event(platform: Platform) -> None:
     )
 
     events = airflow.ask("assets/events")["asset_events"]
-    events = [
+    xcoms = [
         airflow.ask(f"dags/follow/dagRuns/{quote(run['dag_run_id'])}/taskInstances/read/xcomEntries/return_value")
         for run in runs
     ]
@@ -268,7 +268,7 @@ def test_asset_event(platform: Platform) -> None:
         (event["source_dag_id"], event["source_task_id"], event["source_run_id"], event["extra"]) for event in events
     ]
     assert [("report", "usageplaces", "green", GREEN)] == ours
-    assert [[GREEN]] == [xcom["value"] for xcom in events]
+    assert [[GREEN]] == [xcom["value"] for xcom in xcoms]
 
 
 def test_span(platform: Platform) -> None:
