@@ -16,7 +16,7 @@ airflow: $(VENV)/ready ## Run a whole Airflow for the browser, with the example 
 	@$(RUN)/python demo/standalone.py
 
 test: $(VENV)/ready ## Run the suite, on two processes, with the coverage of lines and branches
-	@$(RUN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered
+	@$(RUN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 simulate: $(VENV)/ready ## Explore histories of the ledger's protocol until told to stop (Ctrl-C)
 	@$(RUN)/python tests/simulation
