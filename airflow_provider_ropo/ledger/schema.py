@@ -204,11 +204,16 @@ def _create_indexes(engine: sa.engine.Engine, table: sa.Table) -> None:
 def _is_refused(error: SQLAlchemyError, table: sa.Table) -> bool:
     """Tell whether a database says that this role may not."""
     # The text may quote the table's name, and with it any word.
-    original = getattr(error, "orig", None)
-    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    state = sqlstate(error)
     return (
         _NO_PRIVILEGE.search(_reason(error).replace(table.name, "")) is not None if state is None else state == "42501"
     )
+
+
+def sqlstate(error: Exception) -> str | None:
+    """Return the SQLSTATE of a database's error, where its driver (psycopg, psycopg2) has one."""
+    original = getattr(error, "orig", None)
+    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
 
 
 def _reason(error: SQLAlchemyError) -> str:

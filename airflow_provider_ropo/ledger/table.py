@@ -22,7 +22,7 @@ from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import RopoLedgerError
 from airflow_provider_ropo.ledger.claims import Snapshot
 from airflow_provider_ropo.ledger.entries import LONGEST_DETAIL, Claimant, LedgerEntry
-from airflow_provider_ropo.ledger.schema import create_or_upgrade, define_table, utc_now
+from airflow_provider_ropo.ledger.schema import create_or_upgrade, define_table, sqlstate, utc_now
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -395,9 +395,8 @@ def _fetch(statement: Any, connection: sa.engine.Connection) -> Sequence[Any]:
 def _code(error: Exception) -> str | int | None:
     """Return the SQLSTATE of an error, or MySQL's number, where the driver has one."""
     original = getattr(error, "orig", None)
-    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     first = original.args[0] if original is not None and original.args else None
-    return state or (first if isinstance(first, int) else None)
+    return sqlstate(error) or (first if isinstance(first, int) else None)
 
 
 def _marker(text: str) -> sa.ColumnElement[str]:
