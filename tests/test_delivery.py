@@ -76,7 +76,7 @@ def test_what_becomes_of_an_event(
     may_have_arrived: bool,
     make_event: Callable[..., UsageplaceEvent],
 ) -> None:
-    """How the attempts ended says what became of the event: one that may have arrived is unconfirmed."""
+    """How the attempts ended gives the delivery status: an event that may have arrived is unconfirmed."""
     delivery = delivery_of(make_event("a1", "A"), RetryResult(result, 2, may_have_arrived))
 
     assert Delivery(DeliveryStatus(status), "a1", "A", detail, http_status, 2) == delivery

@@ -386,7 +386,7 @@ def test_a_sign_in_without_an_answer_leaves_no_event_open(connect: Connect, repl
 def test_an_address_that_is_none_is_a_matter_of_configuration(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, host: str, proxy: str
 ) -> None:
-    """What cannot even be called is not tried again, and the message says what to mend."""
+    """What cannot even be called is not tried again, and the message names the fix."""
     if proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy)
     client = connect(host)

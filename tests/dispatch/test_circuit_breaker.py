@@ -18,7 +18,7 @@ AWAY = RopoConnectError("no route to host")
 
 
 def after(clock: FakeClock, attempts: int, seconds: float) -> CircuitBreaker:
-    """Return a circuit breaker that has seen so many attempts in vain, over so many seconds."""
+    """Return a circuit breaker that has seen that many failed attempts, over that many seconds."""
     circuit_breaker = CircuitBreaker(120, clock)
     for _ in range(attempts):
         circuit_breaker.record_attempt(failed=True)

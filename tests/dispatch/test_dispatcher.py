@@ -1028,7 +1028,7 @@ def test_refused_sign_in_is_tried_by_nobody_else() -> None:
 
 
 def test_hopeless() -> None:
-    """When so many events in a row did not arrive, the run ends early, and says why."""
+    """When a number of events in a row did not arrive, the run ends early, and names the reason."""
     ropo, ledger = FakeClient({f"P{number}-0": [AWAY] * 3 for number in range(1_000)}), FakeLedger()
 
     done = run(single_lanes(1_000), ropo, ledger)

@@ -115,7 +115,7 @@ def test_a_refusal_stops_the_others_at_once() -> None:
 
 
 def test_ends_the_attempts_when_nothing_has_got_through_for_long() -> None:
-    """Other events' attempts, too, were in vain all the while: another one of this event's would be."""
+    """Other events' attempts failed all the while: another one of this event's is not worth it."""
     clock, sent = FakeClock(), list[UsageplaceEvent]()
     circuit_breaker = CircuitBreaker(120, clock)
     for _ in range(FAILURE_LIMIT):
