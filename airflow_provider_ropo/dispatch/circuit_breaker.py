@@ -62,12 +62,13 @@ class CircuitBreaker:
         """
         with self._lock:
             self._events = 0 if arrived else self._events + 1
+            too_many = self._events >= FAILURE_LIMIT
         if isinstance(result, RopoAuthenticationError):
             return result
         if (long := asks_for_long(result, self._max_retry_after)) is not None:
             return long
         early = "so the run ends early"
-        if self._events >= FAILURE_LIMIT:
+        if too_many:
             return RopoUnavailableError(f"{FAILURE_LIMIT} events in a row did not arrive, {early}; the last: {result}")
         if self.is_open:
             return RopoUnavailableError(f"nothing got through for {FAILURE_WINDOW:,.0f} s, {early}; the last: {result}")

@@ -162,6 +162,9 @@ class Dispatcher:
         took = time.monotonic() - began
         self._busy_seconds += (_NEWEST if self._is_measured else 1.0) * (took - self._busy_seconds)
         self._is_measured = True
+        if result is not None:
+            # Here, not when the calling thread comes to it: meanwhile the workers would go on.
+            self._check_circuit(result, delivery_of(job.claim.event, result))
         return result
 
     # What the calling thread does: keep the ledger and the workers supplied …
@@ -296,9 +299,7 @@ class Dispatcher:
         if isinstance(result, BaseException):
             self._stop_for(result)
             return end_of(claim.event, DeliveryStatus.UNCONFIRMED, "a bug broke the attempt off", attempts=1)
-        delivery = delivery_of(claim.event, result)
-        self._check_circuit(result, delivery)
-        return delivery
+        return delivery_of(claim.event, result)
 
     def _finish_held(self, claims: Iterable[PendingClaim], event_id: str) -> None:
         """End a lane's claimed events after one that has not arrived."""

@@ -8,12 +8,7 @@ from collections.abc import Callable
 
 from airflow_provider_ropo.dispatch.circuit_breaker import CircuitBreaker
 from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
-from airflow_provider_ropo.errors import (
-    RopoAuthenticationError,
-    RopoConnectError,
-    RopoResponseError,
-    RopoTransportError,
-)
+from airflow_provider_ropo.errors import RopoConnectError, RopoResponseError, RopoTransportError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger.claims import PendingClaim
 from airflow_provider_ropo.retry import Backoff, RetryResult, call_with_retries
@@ -60,17 +55,13 @@ class Sender:
         if has_run_out():
             error = RopoConnectError("not sent: the ledger's claim on it ran out before its turn came (claim_timeout)")
             return RetryResult(error, 0, claim.decision.unconfirmed)
-        result = call_with_retries(
+        return call_with_retries(
             lambda: self._post(claim.event),
             self._backoff,
             what=f"event {claim.event.id}",
             wait=rest,
             may_have_arrived=claim.decision.unconfirmed,
         )
-        if isinstance(result.result, RopoAuthenticationError):
-            # At once, before another worker tries as well.
-            self._stop.set()
-        return result
 
     def _post(self, event: UsageplaceEvent) -> object:
         try:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import event as note
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus
@@ -52,6 +52,8 @@ BACKOFF = Backoff(max_attempts=3, initial=0.001, jitter=lambda: 1.0)
 NOON = dt.datetime(2024, 1, 4, 12, tzinfo=dt.UTC)
 #: Longer than anything here takes, unless it hangs.
 SOON = 5.0
+#: Posts side by side, where a test does not say.
+WORKERS = 4
 
 REJECTED = RopoRejectedError("HTTP 400: unknown code", status_code=400)
 UNWELL = RopoServerError("HTTP 503", status_code=503)
@@ -166,6 +168,7 @@ class FakeLedger:
         self.recorded: dict[str, list[str]] = defaultdict(list)
         self.most_claimed = 0
         self.failed = threading.Event()
+        self.failed_at_the_end = False
 
     def exchange(self, asked: Round) -> Outcome:
         assert self._busy.acquire(blocking=False), "one round at a time"
@@ -186,6 +189,8 @@ class FakeLedger:
             self._record(asked.results)
         if error is not None:
             self.failed.set()
+            # On the calling thread, when the ledger's own has ended: nothing is written after that.
+            self.failed_at_the_end = threading.current_thread() is threading.main_thread()
             raise error
         outcome = Outcome()
         self._verify(asked.unresolved, outcome)
@@ -279,7 +284,7 @@ def run(
     send: Callable[[UsageplaceEvent], object],
     ledger: Ledger | None = None,
     *,
-    workers: int = 4,
+    workers: int = WORKERS,
     stop: threading.Event | None = None,
     backoff: Backoff = BACKOFF,
     on_delivery: Callable[[Delivery], None] | None = None,
@@ -1038,7 +1043,7 @@ def test_hopeless() -> None:
         done.error
     )
     assert {"undelivered"} == set(done.ends.values())
-    assert FAILURE_LIMIT <= len(set(ropo.came)) <= FAILURE_LIMIT + 4
+    assert FAILURE_LIMIT <= len(set(ropo.came)) <= FAILURE_LIMIT + WORKERS - 1
     assert set(ledger.claimed) == set(ledger.recorded)
 
 
@@ -1308,6 +1313,7 @@ def test_nothing_is_lost_or_doubled(past: Past, workers: int, latency: float) ->
 
 
 @settings(max_examples=60)
+@example(past=Past([3, 3], {}, {}, {}, {}), workers=1, latency=0.0, enough=4, fails={"record": (6, NO_LEDGER)})
 @given(
     past=pasts(),
     workers=st.integers(1, 8),
@@ -1337,7 +1343,7 @@ def test_nothing_is_lost_when_it_ends_early(
     assert (done.error is not None) == ledger.failed.is_set()
     assert_all_accounted_for(lanes_of(past.sizes), done)
     assert all(end == [done.ends[event_id]] for event_id, end in ledger.recorded.items())
-    assert set(ledger.claimed) <= set(ledger.recorded)
+    assert ledger.failed_at_the_end or set(ledger.claimed) <= set(ledger.recorded)
     assert set(ropo.came) <= set(done.ends)
     assert_in_order(past, ropo)
     note(f"failed: {ledger.failed.is_set()}")

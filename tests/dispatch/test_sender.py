@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_ropo.dispatch.circuit_breaker import FAILURE_LIMIT, FAILURE_WINDOW, CircuitBreaker
 from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
 from airflow_provider_ropo.dispatch.sender import Sender
-from airflow_provider_ropo.errors import RopoAuthenticationError, RopoConnectError, RopoRejectedError, RopoServerError
+from airflow_provider_ropo.errors import RopoConnectError, RopoRejectedError, RopoServerError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger.claims import PendingClaim
 from airflow_provider_ropo.ledger.decisions import Action, Decision
@@ -100,18 +100,6 @@ def test_nothing_is_begun_after_a_stop(paused: bool) -> None:  # noqa: FBT001
 
     assert paused == (result is None)
     assert paused == (sent == [])
-
-
-def test_a_refusal_stops_the_others_at_once() -> None:
-    """A token refused twice is no reason for another worker to try."""
-    stop = threading.Event()
-
-    def send(_event: UsageplaceEvent) -> None:
-        raise RopoAuthenticationError("HTTP 401", status_code=401)
-
-    Sender(send, SOON, RateLimiter(), CircuitBreaker(120), stop).send(CLAIM)
-
-    assert stop.is_set()
 
 
 def test_ends_the_attempts_when_nothing_has_got_through_for_long() -> None:
