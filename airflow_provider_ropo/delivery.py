@@ -9,8 +9,10 @@ from airflow_provider_ropo.errors import InvalidRowError, RopoError, RopoRejecte
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.retry import RetryResult
 
-#: How many failed events a message names.
+#: Number of events, or reasons, that a message names.
 NAMED = 10
+#: The detail of an event that is held, before the id of the event that it waits for.
+WAITS_FOR = "waits for the earlier event "
 
 
 class DeliveryStatus(StrEnum):
@@ -57,6 +59,7 @@ class Delivery:
     :param http_status: Ropo One's last answer, where there was one.
     :param attempts: how often it was tried.
     :param seconds: how long each attempt took.
+    :param row: of an invalid row: its number and id, with which ``detail`` begins.
     """
 
     status: DeliveryStatus
@@ -66,11 +69,19 @@ class Delivery:
     http_status: int | None = None
     attempts: int = 0
     seconds: tuple[float, ...] = field(default=(), compare=False)
+    row: str = field(default="", compare=False)
 
     @classmethod
     def of_invalid_row(cls, error: InvalidRowError) -> Delivery:
         """Return the end of a row that never became an event."""
-        return cls(DeliveryStatus.INVALID, error.event_id, error.usageplacecode, str(error))
+        return cls(DeliveryStatus.INVALID, error.event_id, error.usageplacecode, str(error), row=error.row)
+
+    @property
+    def reason(self) -> str:
+        """Return the detail without what names this one event, so that equal reasons are equal text."""
+        if self.detail.startswith(WAITS_FOR):
+            return "waits for an earlier event of its usage place"
+        return self.detail.removeprefix(f"{self.row}: ")
 
     def __str__(self) -> str:
         """Return it as one line: ``rejected: id 1a2b3c4d5: HTTP 400 …``."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,6 +66,36 @@ def sleep(seconds: float) -> bool:
     return False
 
 
+class RetryLog:
+    """Logs failed attempts that are tried again: the first at once, then one line every few seconds.
+
+    Safe to share between threads, so that a run with many posts in parallel has one.
+
+    :param every: seconds between two lines; 0: each attempt has its line.
+    :param clock: seconds, from any start.
+    """
+
+    def __init__(self, every: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = -math.inf
+        self._unlogged = 0
+
+    def on_retry(self, line: str) -> None:
+        """Take note of a failed attempt that is tried again."""
+        with self._lock:
+            self._unlogged += 1
+            if self._clock() < self._next:
+                return
+            count, self._unlogged = self._unlogged, 0
+            self._next = self._clock() + self._every
+        if count == 1:
+            log.warning("%s", line)
+        else:
+            log.warning("%s attempts failed and are tried again; the last: %s", f"{count:,}", line)
+
+
 def call_with_retries(
     request: Callable[[], R],
     backoff: Backoff,
@@ -71,6 +103,7 @@ def call_with_retries(
     what: str,
     wait: Callable[[float], bool] = sleep,
     may_have_arrived: bool = False,
+    retry_log: RetryLog | None = None,
 ) -> RetryResult[R]:
     """Try a request until it succeeds, fails for good, or the attempts are used up.
 
@@ -79,7 +112,9 @@ def call_with_retries(
     :param what: what to call the request in the log, as in ``event 1a2b3c4d5``.
     :param wait: waits that many seconds; true if there are to be no more attempts.
     :param may_have_arrived: an attempt before these may have arrived.
+    :param retry_log: logs each wait; by default each has a line.
     """
+    retry_log = retry_log or RetryLog()
     took: tuple[float, ...] = ()
     while True:
         attempt, began = len(took) + 1, time.monotonic()
@@ -93,7 +128,7 @@ def call_with_retries(
             delay = backoff.delay(attempt, retry_after) if error.transient else None
             if delay is None:
                 return RetryResult(error, attempt, may_have_arrived, took)
-            log.warning("%s: attempt %d of %d: %s; again in %.1f s", what, attempt, backoff.max_attempts, error, delay)
+            retry_log.on_retry(f"{what}: attempt {attempt} of {backoff.max_attempts}: {error}; again in {delay:.1f} s")
             last = error
         if wait(delay):
             return RetryResult(last, attempt, may_have_arrived, took)

@@ -18,7 +18,7 @@ from airflow_provider_ropo.errors import (
     RopoServerError,
     RopoTimeoutError,
 )
-from airflow_provider_ropo.retry import Backoff, RetryResult, call_with_retries, sleep
+from airflow_provider_ropo.retry import Backoff, RetryLog, RetryResult, call_with_retries, sleep
 from doubles import FakeClock
 
 BACKOFF = Backoff(max_attempts=3, initial=1.0, jitter=lambda: 1.0)
@@ -95,6 +95,21 @@ def test_every_wait_is_said(caplog: pytest.LogCaptureFixture, clock: FakeClock) 
     assert [
         "event a1: attempt 1 of 3: HTTP 503; again in 1.0 s",
         "event a1: attempt 2 of 3: no route to host; again in 2.0 s",
+    ] == caplog.messages
+
+
+def test_many_waits_are_few_lines(caplog: pytest.LogCaptureFixture, clock: FakeClock) -> None:
+    """The first failed attempt has its line at once; those of the next seconds share one, with their number."""
+    retry_log = RetryLog(5.0, clock)
+
+    for number in range(13):
+        retry_log.on_retry(f"event {number} failed")
+        clock.now += 1.0
+
+    assert [
+        "event 0 failed",
+        "5 attempts failed and are tried again; the last: event 5 failed",
+        "5 attempts failed and are tried again; the last: event 10 failed",
     ] == caplog.messages
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
-from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus, delivery_of, end_of
+from airflow_provider_ropo.delivery import BLOCKING, WAITS_FOR, Delivery, DeliveryStatus, delivery_of, end_of
 from airflow_provider_ropo.dispatch.circuit_breaker import CircuitBreaker
 from airflow_provider_ropo.dispatch.lanes import Job, Lane, Lanes
 from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
@@ -389,4 +389,4 @@ def _unsent(claim: PendingClaim, status: DeliveryStatus, detail: str) -> Deliver
 
 
 def _waits_for(event_id: str) -> str:
-    return f"waits for the earlier event {event_id}"
+    return f"{WAITS_FOR}{event_id}"

@@ -11,7 +11,10 @@ from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
 from airflow_provider_ropo.errors import RopoConnectError, RopoResponseError, RopoTransportError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger.claims import PendingClaim
-from airflow_provider_ropo.retry import Backoff, RetryResult, call_with_retries
+from airflow_provider_ropo.retry import Backoff, RetryLog, RetryResult, call_with_retries
+
+#: Seconds between two lines in the log about attempts that are tried again.
+LOG_EVERY = 5.0
 
 
 class Sender:
@@ -36,6 +39,7 @@ class Sender:
         self._rate_limiter = rate_limiter
         self._circuit_breaker = circuit_breaker
         self._stop = stop
+        self._retry_log = RetryLog(LOG_EVERY)
 
     def send(self, claim: PendingClaim) -> RetryResult[object] | None:
         """Post one event; return how its attempts ended, or None if none was begun.
@@ -61,6 +65,7 @@ class Sender:
             what=f"event {claim.event.id}",
             wait=rest,
             may_have_arrived=claim.decision.unconfirmed,
+            retry_log=self._retry_log,
         )
 
     def _post(self, event: UsageplaceEvent) -> object:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from airflow_provider_ropo.errors import RopoConfigurationError
 from airflow_provider_ropo.intake import postgres
 from airflow_provider_ropo.intake.read_only import read_only, refused_writes
+from airflow_provider_ropo.intake.refused_query import refused_query
 from airflow_provider_ropo.intake.statement import REMEDY, one_query
 
 #: Rows that a fetch asks for: the most that every server allows (Amazon Redshift on a single node refuses more), and
@@ -63,7 +64,7 @@ def run_query(
         sql, parameters = postgres.to_bytewise(sql), postgres.to_bytewise(parameters)
     cursor = _streaming_cursor(connection, driver, sql, bytewise=bytewise)
     with closing(cursor), read_only(connection, cursor, driver):
-        with refused_writes():
+        with refused_query(), refused_writes():
             _execute(cursor, sql, parameters, driver)
             # A server-side cursor may know its columns only after the first fetch; one without columns refuses it.
             first = cursor.fetchmany(FETCH_SIZE) if _is_named(cursor) or cursor.description else []

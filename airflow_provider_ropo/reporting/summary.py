@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from airflow_provider_ropo.delivery import ARRIVED, NAMED, PERMANENT, SUCCESSFUL, Delivery, DeliveryStatus
+from airflow_provider_ropo.delivery import ARRIVED, PERMANENT, SUCCESSFUL, Delivery, DeliveryStatus
 from airflow_provider_ropo.errors import DeliveriesFailedError
+from airflow_provider_ropo.reporting.reasons import FailureReasons
 
 #: How many failed events a summary remembers.
 REMEMBERED = 100
@@ -26,6 +27,7 @@ class DeliverySummary:
         #: In a preview, the first payloads that would be posted, without customers' data.
         self.sample: list[dict[str, Any]] = []
         self._failed = 0
+        self._reasons = FailureReasons()
         self._counts: Counter[DeliveryStatus] = Counter()
 
     def add(self, delivery: Delivery) -> None:
@@ -33,6 +35,7 @@ class DeliverySummary:
         self._counts[delivery.status] += 1
         if delivery.status not in SUCCESSFUL:
             self._failed += 1
+            self._reasons.add(delivery)
             if len(self.failures) < REMEMBERED:
                 self.failures.append(delivery)
 
@@ -78,14 +81,15 @@ class DeliverySummary:
         return self._failed > self.count(*PERMANENT)
 
     def __str__(self) -> str:
-        """Return the counts, and the first failures by name."""
+        """Return the counts, and the reasons of what failed, the most frequent first."""
+        return "\n".join([self._headline(), *(f"  {line}" for line in self._reasons.lines())])
+
+    def _headline(self) -> str:
+        if not self.rows and not self.events:
+            return "Preview: there were no rows" if self._preview else "There were no rows: nothing to report"
         counts = {status: f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])}
-        lines = [f"{self.count(*ARRIVED):,} of {self.events:,} events are at Ropo One: {', '.join(counts.values())}"]
         if self._preview:
             counts.pop(DeliveryStatus.UNDELIVERED, None)
             would = f"{self._counts[DeliveryStatus.UNDELIVERED]:,} of {self.events:,} events would be posted"
-            lines = [f"Preview, nothing was posted: {', '.join([would, *counts.values()])}"]
-        lines += [f"  {failure}" for failure in self.failures[:NAMED]]
-        if self._failed > NAMED:
-            lines.append(f"  … and {self._failed - NAMED:,} more")
-        return "\n".join(lines)
+            return f"Preview, nothing was posted: {', '.join([would, *counts.values()])}"
+        return f"{self.count(*ARRIVED):,} of {self.events:,} events are at Ropo One: {', '.join(counts.values())}"

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import sqlalchemy as sa
-from airflow.providers.common.compat.sdk import BaseHook, Context
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, Context
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_ropo.errors import RopoConfigurationError
@@ -23,9 +23,15 @@ SQLITE_BUSY_TIMEOUT = 60
 def database_hook(conn_id: str, hook_params: dict[str, Any] | None = None) -> DbApiHook:
     """Return the hook of a connection that is a database.
 
-    :raises RopoConfigurationError: if it is something else.
+    :raises RopoConfigurationError: if there is no such connection, or it is something else.
     """
-    connection = BaseHook.get_connection(conn_id)
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise RopoConfigurationError(
+            f"connection {conn_id!r} is not defined, or Airflow cannot read it; add it under Admin, Connections, or "
+            "correct its id in the DAG"
+        ) from None
     hook = connection.get_hook(hook_params=hook_params)  # type: ignore[no-untyped-call]
     if not isinstance(hook, DbApiHook):
         raise RopoConfigurationError(

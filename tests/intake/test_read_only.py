@@ -150,7 +150,7 @@ def test_sqlite_is_itself_again(before: int, sqlite: sqlite3.Connection) -> None
     sqlite.execute(f"PRAGMA query_only = {before}")
 
     rows_of(sqlite, NOT_PICKED)
-    with pytest.raises(sqlite3.OperationalError, match="no_such_table"):
+    with pytest.raises(RopoConfigurationError, match="no_such_table"):
         rows_of(sqlite, "SELECT * FROM no_such_table")
 
     assert (before,) == sqlite.execute("PRAGMA query_only").fetchone()

@@ -32,7 +32,7 @@ def summary_of(rows: int = 0, **counts: int) -> DeliverySummary:
     summary = DeliverySummary(rows)
     for status, count in counts.items():
         for number in range(count):
-            summary.add(Delivery(DeliveryStatus(status), f"{status}-{number}", detail="so it is"))
+            summary.add(Delivery(DeliveryStatus(status), f"{status}-{number}", detail=f"reason {number}"))
     return summary
 
 
@@ -136,7 +136,7 @@ def test_message_names_the_first() -> None:
     lines = str(summary_of(rows=2000, delivered=1234, rejected=NAMED + 5)).splitlines()
 
     assert "1,234 of 1,249 events are at Ropo One: 1,234 delivered, 15 rejected" == lines[0]
-    assert [f"  rejected: id rejected-{number}: so it is" for number in range(NAMED)] == lines[1:-1]
+    assert [f"  rejected: id rejected-{number}: reason {number}" for number in range(NAMED)] == lines[1:-1]
     assert "  … and 5 more" == lines[-1]
 
 
