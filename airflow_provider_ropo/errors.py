@@ -18,6 +18,7 @@
     ├── RopoLedgerError              the ledger's database failed: posting stops                 transient
     │   └── SupersededError          a later try of this task instance is running: this one stops
     ├── SpoolError                   the temporary folder is full, or failed: posting stops       transient
+    ├── RunRefusedError              refused before the first post: too much, or not what was approved  permanent
     └── DeliveriesFailedError        raised once, at the end, with the counts
 
 Every constructor's keyword arguments have defaults, so that the errors survive pickling.
@@ -173,6 +174,17 @@ class SpoolError(RopoError):
     """The events that were read do not fit into the temporary folder, or it failed: another try may find room."""
 
     transient = True
+
+
+class RunRefusedError(RopoError):
+    """Nothing was posted: more would be than ``max_events`` allows, or anything else than what was ``approved``.
+
+    :param counts: the number of events of each status that would be posted.
+    """
+
+    def __init__(self, message: str = "", *, counts: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.counts = dict(counts or {})
 
 
 class DeliveriesFailedError(RopoError):

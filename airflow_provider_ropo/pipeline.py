@@ -6,55 +6,47 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
 
-from airflow_provider_ropo.api.client import RopoClient
-from airflow_provider_ropo.delivery import Delivery, end_of
-from airflow_provider_ropo.dispatch.circuit_breaker import asks_for_long
-from airflow_provider_ropo.dispatch.dispatcher import LOOK_UP_SIZE, Dispatcher
-from airflow_provider_ropo.errors import (
-    DeliveriesFailedError,
-    RopoAuthenticationError,
-    RopoConfigurationError,
-    RopoError,
-    RopoLedgerError,
-    RopoUnavailableError,
-    SpoolError,
-    SupersededError,
-)
+from airflow_provider_ropo.delivery import NAMED, Delivery, end_of
+from airflow_provider_ropo.errors import DeliveriesFailedError, RopoConfigurationError, RopoError, RunRefusedError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.event.model import RowReader, mask_payload
+from airflow_provider_ropo.intake.approval import ApprovalDigest, ApprovalDigestBuilder
 from airflow_provider_ropo.intake.reader import take_mappings, take_query
 from airflow_provider_ropo.intake.spool import Spool
+from airflow_provider_ropo.intake.volume import VolumeLimit, counts_text
 from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action, Decision
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.table import batches
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
-from airflow_provider_ropo.retry import Backoff, call_with_retries
 from airflow_provider_ropo.timezones import DEFAULT_TIMEZONE, find_timezone
 
 log = logging.getLogger(__name__)
 
 #: Number of payloads that a preview shows.
 SAMPLE_SIZE = 5
+#: Events that are looked up at a time.
+BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryOptions:
-    """How one run reads, posts and judges; checked when it is made.
+    """How one run reads and judges; checked when it is made.
 
     :param columns: event field → column name, where they differ.
     :param statuses: the warehouse's status value → ``disconnected``, ``connected`` or ``notdisconnected``.
     :param timezone: the zone of times that name none, and of those that Ropo One is told.
-    :param jobid_as_string: send each ``jobid`` as text.
-    :param max_workers: parallel posts.
-    :param rate_limit: posts a second over all workers, at most; None: no limit.
     :param max_failed: rejected, invalid and changed events tolerated: a count, or a fraction below 1.
+    :param max_events: refuse before the first post if more would be posted: a count, or a count for each status.
+    :param approved: the digest that a preview left; refuse before the first post if anything else would be posted.
+    :param event_ids: only these events; empty: all.
     :param preview: read, check and count everything, and post and write nothing.
     :raises RopoConfigurationError: naming the parameter.
     """
@@ -62,22 +54,21 @@ class DeliveryOptions:
     columns: Mapping[str, str] | None = None
     statuses: Mapping[Any, str] | None = None
     timezone: str = DEFAULT_TIMEZONE
-    jobid_as_string: bool = False
-    max_workers: int = 8
-    rate_limit: float | None = None
     max_failed: float = 0
+    max_events: int | Mapping[str, int] | None = None
+    approved: str | None = None
+    event_ids: Sequence[str] = ()
     preview: bool = False
 
     def __post_init__(self) -> None:
         for name in ("columns", "statuses"):
             if not isinstance(getattr(self, name), Mapping | None):
                 raise RopoConfigurationError(f"`{name}` must be a mapping, or None")
-        if not is_number(self.max_workers) or not isinstance(self.max_workers, int) or self.max_workers < 1:
-            raise RopoConfigurationError("`max_workers` must be 1 or more, a whole number")
-        if self.rate_limit is not None and not (is_number(self.rate_limit) and self.rate_limit > 0):
-            raise RopoConfigurationError("`rate_limit` must be more than 0 posts a second, or None")
         if not (is_number(self.max_failed) and self.max_failed >= 0):
             raise RopoConfigurationError("`max_failed` must be a count, or a fraction below 1")
+        VolumeLimit(self.max_events)
+        if self.approved is not None:
+            ApprovalDigest.parse(self.approved)
         find_timezone(self.timezone)
 
     def make_reader(self, names: Sequence[str], *, check: bool = True) -> RowReader:
@@ -135,6 +126,27 @@ class MappingRows:
         return take_mappings(spool, self.rows, options.make_reader, columns=options.columns, source=self.name)
 
 
+class Channel(Protocol):
+    """How a run's events leave."""
+
+    def payload(self, event: UsageplaceEvent) -> dict[str, Any]:
+        """Return what is sent for an event."""
+
+    def send(
+        self,
+        spool: Spool,
+        ledger: DeliveryLedger | None,
+        *,
+        report: Report,
+        stop: threading.Event,
+        on_delivery: Callable[[Delivery], None],
+    ) -> RopoError | None:
+        """Send what is in a spool, count and record the delivery statuses; return why it had to stop, if so.
+
+        The parameters are those of :func:`deliver`.
+        """
+
+
 @dataclass(frozen=True)
 class RunResult:
     """How a run ended.
@@ -142,11 +154,13 @@ class RunResult:
     :param summary: the counts, the first failures, and a preview's sample of payloads.
     :param stopped: why nothing more could be posted, if so.
     :param failure: more events failed than are tolerated.
+    :param digest: of what a preview's run would post, for ``approved``.
     """
 
     summary: DeliverySummary
     stopped: RopoError | None = None
     failure: DeliveriesFailedError | None = None
+    digest: str | None = None
 
     @property
     def error(self) -> RopoError | None:
@@ -156,23 +170,26 @@ class RunResult:
 
 def deliver(
     rows: RowSource,
-    client: RopoClient,
+    channel: Channel,
     ledger: DeliveryLedger | None,
     options: DeliveryOptions,
     *,
+    destination: str,
     report: Report,
     stop: threading.Event,
     on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
 ) -> RunResult:
-    """Run once: read all rows, set their events in order, post or preview them, and count.
+    """Run once: read all rows, set their events in order, send or preview them, and count.
 
-    :param client: signs in and posts; its connections are closed after the posting.
+    :param channel: how the events leave.
     :param ledger: remembers deliveries, its table made if it is missing; the caller closes it.
+    :param destination: where the events go, by the name that the ledger has for it.
     :param report: counts and publishes progress. It is the caller's, so that the counts survive an exception, and an
         error before or in this run is in the last report.
     :param stop: set, from any thread, to end the posting soon.
     :param on_delivery: called with the delivery of each event that was looked up or posted, on the calling thread.
-    :raises RopoConfigurationError: if the rows can make no events; nothing is posted then.
+    :raises RopoConfigurationError: if the rows can make no events, or no row has an id of ``event_ids``; nothing is
+        posted then.
     :raises RopoLedgerError: if the ledger's table cannot be made; nothing is posted then.
     """
     summary = report.summary
@@ -182,11 +199,15 @@ def deliver(
         summary.rows = _read(rows, spool, options)
         for error in spool.invalid():
             summary.add(Delivery.of_invalid_row(error))
-        stopped = None
+        plan = Plan(spool, ledger, channel, destination)
         if options.preview:
-            preview_spool(spool, ledger, options, summary)
+            digest = plan.preview(summary)
+            return RunResult(summary, None, summary.failure(options.max_failed), str(digest))
+        stopped: RopoError | None = plan.refusal(options, summary)
+        if stopped is None:
+            stopped = channel.send(spool, ledger, report=report, stop=stop, on_delivery=on_delivery)
         else:
-            stopped = post_spool(spool, client, ledger, options, report=report, stop=stop, on_delivery=on_delivery)
+            report.stop(stopped)
     return RunResult(summary, stopped, summary.failure(options.max_failed))
 
 
@@ -194,103 +215,90 @@ def _read(rows: RowSource, spool: Spool, options: DeliveryOptions) -> int:
     started = time.monotonic()
     count = rows.read_into(spool, options)
     log.info("Read %s rows in %.1f s", f"{count:,}", time.monotonic() - started)
+    if options.event_ids and (missing := spool.keep_only(options.event_ids)):
+        shown = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
+        raise RopoConfigurationError(
+            f"`event_ids`: no row has the id {shown}; correct the id, or let the query select its row"
+        )
     return count
 
 
-def preview_spool(
-    spool: Spool, ledger: DeliveryLedger | None, options: DeliveryOptions, summary: DeliverySummary
-) -> None:
-    """Count what a run would do, keep and log the first payloads, and leave every event where it is."""
-    known = ledger if ledger is not None and ledger.exists() else None
-    for events in batches(chain.from_iterable(spool.lanes()), LOOK_UP_SIZE):
-        decisions = known.decide(events) if known is not None else [Decision(Action.SEND)] * len(events)
-        for event, decision in zip(events, decisions, strict=True):
-            if decision.action is not Action.SEND:
-                summary.add(end_of(event, STATUS_OF_ACTION[decision.action], decision.detail))
-                continue
-            summary.count_undelivered(1)
-            if len(summary.sample) < SAMPLE_SIZE:
-                payload = mask_payload(event.to_payload(jobid_as_string=options.jobid_as_string))
-                summary.sample.append(payload)
-                log.info("Preview: would post %s", json.dumps(payload, ensure_ascii=False))
+class Plan:
+    """What a run would do with each event in a spool, as far as it is known before the first post.
 
-
-def post_spool(
-    spool: Spool,
-    client: RopoClient,
-    ledger: DeliveryLedger | None,
-    options: DeliveryOptions,
-    *,
-    report: Report,
-    stop: threading.Event,
-    on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
-) -> RopoError | None:
-    """Post what is in a spool, and count the delivery statuses; return why nothing more could be posted, if so.
-
-    The parameters are those of :func:`deliver`.
+    :param ledger: None: nothing is remembered.
     """
 
-    def count(delivery: Delivery) -> None:
-        report.on_delivery(delivery)
-        on_delivery(delivery)
+    def __init__(self, spool: Spool, ledger: DeliveryLedger | None, channel: Channel, destination: str) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._channel = channel
+        self._destination = destination
 
-    report.start_posting(spool.count())
-    backoff = Backoff()
-    dispatcher = Dispatcher(
-        lambda event: client.post_usageplace_event(event.to_payload(jobid_as_string=options.jobid_as_string)),
-        count,
-        ledger=ledger,
-        max_workers=options.max_workers,
-        rate_limit=options.rate_limit,
-        stop=stop,
-        backoff=backoff,
-        report=report,
+    def preview(self, summary: DeliverySummary) -> ApprovalDigest:
+        """Count what a run would do, keep and log the first payloads; return the digest of what it would post."""
+        digest = ApprovalDigestBuilder(self._destination)
+        if self._ledger is not None and not self._ledger.exists():
+            self._ledger = None
+        for event, decision in self._decisions():
+            self._count(event, decision, summary)
+            if decision.action is Action.SEND:
+                payload = self._channel.payload(event)
+                digest.add(event.id, payload)
+                if len(summary.sample) < SAMPLE_SIZE:
+                    summary.sample.append(mask_payload(payload))
+                    log.info("Preview: would post %s", json.dumps(summary.sample[-1], ensure_ascii=False))
+        return digest.build()
+
+    def refusal(self, options: DeliveryOptions, summary: DeliverySummary) -> RunRefusedError | None:
+        """Return why nothing may be posted, if more would be than is allowed, or anything else than was approved.
+
+        Then every event is counted as it is; otherwise, the sending counts them.
+        """
+        if options.max_events is None and options.approved is None:
+            return None
+        digest, counts = ApprovalDigestBuilder(self._destination), Counter[str]()
+        for event, decision in self._decisions():
+            if decision.action is Action.SEND:
+                counts[event.status.value] += 1
+            if decision.action is Action.SEND or self._is_of_this_run(decision):
+                # What an earlier try of this task instance has sent belongs to what was approved.
+                digest.add(event.id, self._channel.payload(event))
+        reason = _excess(options, counts) or _difference(options, digest.build())
+        if reason is None:
+            return None
+        for event, decision in self._decisions():
+            self._count(event, decision, summary)
+        return RunRefusedError(f"refused before the first post, nothing was posted: {reason}", counts=counts)
+
+    def _decisions(self) -> Iterator[tuple[UsageplaceEvent, Decision]]:
+        for events in batches(chain.from_iterable(self._spool.lanes()), BATCH):
+            decisions = self._ledger.decide(events) if self._ledger else [Decision(Action.SEND)] * len(events)
+            yield from zip(events, decisions, strict=True)
+
+    def _is_of_this_run(self, decision: Decision) -> bool:
+        return self._ledger is not None and decision.newest is not None and self._ledger.is_own(decision.newest)
+
+    @staticmethod
+    def _count(event: UsageplaceEvent, decision: Decision, summary: DeliverySummary) -> None:
+        if decision.action is Action.SEND:
+            summary.count_undelivered(1)
+        else:
+            summary.add(end_of(event, STATUS_OF_ACTION[decision.action], decision.detail))
+
+
+def _excess(options: DeliveryOptions, counts: Mapping[str, int]) -> str | None:
+    excess = VolumeLimit(options.max_events).excess(counts)
+    return excess and (
+        f"{excess} by `max_events` (in all, this run would post {counts_text(counts)}); if that is right, raise "
+        "`max_events` and clear the task, otherwise correct the query"
     )
-    # What the dispatcher has not begun with, it leaves where it is.
-    unsent: Iterable[UsageplaceEvent] = chain.from_iterable(spool.lanes())
-    stopped: RopoError | None = None
-    try:
-        if ledger is not None:
-            ledger.record_invalid(spool.invalid())
-        if report.remaining:
-            stopped = _sign_in(client, backoff, stop)
-            if stopped is None:
-                unsent = dispatcher.unsent()
-                dispatcher.run(spool.lanes())
-    except (RopoAuthenticationError, RopoLedgerError, RopoUnavailableError, SpoolError) as error:
-        stopped = error
-    finally:
-        client.close()
-        left = report.remaining
-        if left:
-            _count_unsent(unsent, ledger, report, stopped)
-        if ledger is not None and ledger.stale:
-            log.warning("%s events were stale: a later one of their place was delivered", ledger.stale)
-    if stopped is None and left:
-        stopped = RopoError(f"told to stop: {left:,} events are left for the next try")
-    if stopped is not None:
-        report.stop(stopped)
-    return stopped
 
 
-def _sign_in(client: RopoClient, backoff: Backoff, stop: threading.Event) -> RopoError | None:
-    """Sign in before the first event: a wrong API code or server is one error, not one an event."""
-    signed_in = call_with_retries(client.sign_in, backoff, what="sign-in", wait=stop.wait)
-    if isinstance(signed_in.result, RopoError):
-        return asks_for_long(signed_in.result, backoff.max_retry_after) or signed_in.result
-    return None
-
-
-def _count_unsent(
-    unsent: Iterable[UsageplaceEvent], ledger: DeliveryLedger | None, report: Report, stopped: RopoError | None
-) -> None:
-    """Count the events that the run did not come to, and record them, unless it is the ledger that failed."""
-    if ledger is not None and not isinstance(stopped, SupersededError):
-        detail, write = f"not sent: {stopped or 'the run was stopped'}", not isinstance(stopped, RopoLedgerError)
-        try:
-            for events in batches(unsent, LOOK_UP_SIZE):
-                for delivery in ledger.record_unsent(events, detail, write=write):
-                    report.on_unsent(delivery)
-        except (RopoLedgerError, SpoolError) as error:
-            log.error("the events that were not sent are not recorded: %s", error)  # noqa: TRY400
-    report.count_undelivered(report.remaining)
+def _difference(options: DeliveryOptions, digest: ApprovalDigest) -> str | None:
+    if options.approved is None:
+        return None
+    difference = digest.differences(ApprovalDigest.parse(options.approved))
+    return difference and (
+        f"this is not what was approved: {difference}; run the preview again, and let its result be approved"
+    )

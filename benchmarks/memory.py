@@ -25,6 +25,7 @@ from urllib3 import HTTPResponse
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.settings import RopoSettings
 from airflow_provider_ropo.delivery import DeliveryStatus
+from airflow_provider_ropo.dispatch.posting import RestChannel
 from airflow_provider_ropo.pipeline import DeliveryOptions, QueryRows, deliver
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
@@ -50,11 +51,13 @@ def report(server: str, path: Path, *, with_ledger: bool) -> DeliverySummary:
         Report(DeliverySummary()) as progress,
         closing(open_ledger(sa.create_engine(f"sqlite:///{path}"), "run")) if with_ledger else nullcontext() as opened,
     ):
+        settings = RopoSettings("benchmark", server, "1", "stub")
         result = deliver(
             QueryRows(partial(sqlite3.connect, path), "SELECT * FROM outcome"),
-            RopoClient(RopoSettings("benchmark", server, "1", "stub")),
+            RestChannel(RopoClient(settings)),
             opened,
             DeliveryOptions(),
+            destination=settings.destination,
             report=progress,
             stop=threading.Event(),
         )

@@ -16,18 +16,17 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from airflow_provider_ropo import pipeline
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.settings import RopoSettings
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
+from airflow_provider_ropo.dispatch.posting import PostingOptions, RestChannel
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
 from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.table import LedgerTable
-from airflow_provider_ropo.pipeline import DeliveryOptions
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.timezones import find_timezone
@@ -108,12 +107,9 @@ def post(
     client.sign_in()
     report = Report(DeliverySummary(rows=count))
     with spool_of(count, prefix) as spool, Stopwatch() as watch:
-        options = DeliveryOptions(max_workers=workers)
-        pipeline.post_spool(
+        RestChannel(client, PostingOptions(max_workers=workers)).send(
             spool,
-            client,
             ledger,
-            options,
             report=report,
             stop=threading.Event(),
             on_delivery=lambda _delivery: answers.append(time.perf_counter()),

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -145,6 +145,19 @@ class Spool:
             for _rowid, event_id in batch:
                 self._merge_rows_of(event_id)
             last = batch[-1][0]
+
+    def keep_only(self, event_ids: Iterable[str]) -> list[str]:
+        """Remove every event and invalid row but those with these ids, after :meth:`merge_rows`.
+
+        :return: the ids that no row has.
+        """
+        with _disk_errors():
+            self._database.execute("CREATE TABLE wanted (id PRIMARY KEY)")
+            self._database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((each,) for each in event_ids))
+        self._all("DELETE FROM event WHERE id NOT IN (SELECT id FROM wanted)")
+        self._all("DELETE FROM invalid WHERE id IS NULL OR id NOT IN (SELECT id FROM wanted)")
+        missing = "SELECT id FROM wanted EXCEPT SELECT id FROM event EXCEPT SELECT id FROM invalid ORDER BY id"
+        return [event_id for (event_id,) in self._all(missing)]
 
     def invalid(self) -> Iterator[InvalidRowError]:
         """Yield the errors of the rows that are no event, in reading order."""

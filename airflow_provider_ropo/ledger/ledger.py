@@ -113,6 +113,10 @@ class DeliveryLedger:
         """
         return [claim.decision for claim in self._look_up(events)]
 
+    def is_own(self, entry: LedgerEntry) -> bool:
+        """Tell whether a try of this task instance wrote a row."""
+        return entry.claimant.is_same_task(self._me)
+
     def record_unsent(self, events: Sequence[UsageplaceEvent], detail: str, *, write: bool = True) -> list[Delivery]:
         """Record events that the run did not come to, as far as their newest row does not say so already.
 

@@ -2,193 +2,52 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, Context
-from jinja2 import Undefined
+from airflow.providers.common.compat.sdk import Context
 
-from airflow_provider_ropo.errors import DeliveriesFailedError
+from airflow_provider_ropo.dispatch.posting import RestChannel
 from airflow_provider_ropo.hooks.ropo import RopoHook
-from airflow_provider_ropo.ledger.decisions import LedgerPolicy, OnUnconfirmed, Redeliver
-from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.links.ropo import LINKS
-from airflow_provider_ropo.pipeline import MappingRows, QueryRows, RowSource, RunResult, deliver
-from airflow_provider_ropo.reporting.report import Report
-from airflow_provider_ropo.reporting.summary import DeliverySummary
+from airflow_provider_ropo.operators.base import Target, UsageplaceOperator
 from airflow_provider_ropo.task import options, retry_policy
-from airflow_provider_ropo.task.connections import claimant_of, open_ledger, open_warehouse
-from airflow_provider_ropo.task.data_interval import RunDates, refuse_empty_window
-from airflow_provider_ropo.task.lineage import add_counts_to_asset_events, openlineage_of
-from airflow_provider_ropo.task.metrics import RunMetrics
-from airflow_provider_ropo.task.no_retry import no_retry_on_misconfiguration, without_retry
-from airflow_provider_ropo.task.options import is_literal_rows, parse_bool
-from airflow_provider_ropo.task.redaction import RedactedRows
-from airflow_provider_ropo.task.report_publisher import report_publisher
+from airflow_provider_ropo.task.lineage import openlineage_of
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-XCOM_RETURN_KEY = "return_value"
 
-
-class UsageplaceEventOperator(BaseOperator):
+class UsageplaceEventOperator(UsageplaceOperator):
     """Report each row of a warehouse query to Ropo One: one ``POST /usageplace/event`` an event.
 
-    All rows are read, checked and put in order, and the warehouse is let go, before the first post. Everything
-    that can be sent is sent; then the task fails once if anything is not at Ropo One. Rejected and invalid
-    rows alone are no reason for an Airflow retry; anything that may pass is. The payload is that of the API reference
-    (https://dev.ropo.com/api-reference/usageplace).
+    The payload is that of the API reference (https://dev.ropo.com/api-reference/usageplace). The parameters that are
+    not described here are those of :class:`~airflow_provider_ropo.operators.base.UsageplaceOperator`.
 
-    Every parameter but ``statuses`` and ``sql_hook_params`` is a template field, so that it can be a template or
-    another task's output. A number may be text, as a template gives it (``"0.1"``, ``"5"``), and ``rate_limit`` the
-    text ``None``. What is no template is checked when the DAG is parsed, the rest when the task runs, before it reads.
-
-    :param sql: query or ``.sql`` file, templated; one row per event, or one per event and invoice.
-    :param sql_conn_id: the warehouse: any connection whose hook is a ``DbApiHook``.
-    :param parameters: query parameters in the driver's own style, templated.
-    :param sql_hook_params: passed to the warehouse's hook.
-    :param events: instead of ``sql``: a list of row mappings, or an XCom that holds one.
-    :param columns: event field → column name, where they differ.
-    :param statuses: the warehouse's status value → ``disconnected``, ``connected`` or ``notdisconnected``.
     :param ropo_conn_id: the connection of type Ropo One; its extra ``timeout`` is in seconds. Templated.
-    :param ledger_table: table that remembers deliveries, made if missing; None: no memory. Templated.
-    :param ledger_conn_id: where it lives; by default where the rows come from.
-    :param redeliver: of what is known delivered: ``"never"``, ``"changed"`` (same id, other content) or ``"always"``.
-    :param on_unconfirmed: what may have arrived already: ``"resend"`` with the same id, or ``"hold"``.
-    :param claim_timeout: seconds for which another run's unfinished *sending* is respected; after that it counts as
-        unconfirmed.
-    :param max_workers: posts side by side, never two for one usage place.
-    :param rate_limit: posts a second over all of them, at most.
-    :param max_failed: rejected plus invalid events tolerated: a count, or a fraction below 1.
-    :param on_empty: what no rows mean: ``"succeed"``, ``"skip"`` or ``"fail"``.
-    :param preview: read, check and count everything, log the first payloads with customers' data masked, and
-        post nothing. Templated, so that a DAG param can set it.
-    :return: the counts, for XCom; they are pushed before the task fails, too.
+    :param max_workers: parallel posts, never two for one usage place. Templated.
+    :param rate_limit: posts a second over all of them, at most; None: no limit. Templated.
     :raises DeliveriesFailedError: if something is not at Ropo One.
     :raises RopoError: if nothing could be sent at all.
     """
 
-    template_fields: Sequence[str] = (
-        "sql",
-        "sql_conn_id",
-        "parameters",
-        "events",
-        "ropo_conn_id",
-        "columns",
-        "ledger_table",
-        "ledger_conn_id",
-        "redeliver",
-        "on_unconfirmed",
-        "claim_timeout",
-        "max_workers",
-        "rate_limit",
-        "max_failed",
-        "on_empty",
-        "preview",
-    )
-    template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json", "columns": "json"}
-    ui_color = "#d9ecf2"
+    template_fields: Sequence[str] = (*UsageplaceOperator.template_fields, "ropo_conn_id", "max_workers", "rate_limit")
     operator_extra_links = LINKS
 
     def __init__(
         self,
         *,
-        sql: str | None = None,
-        sql_conn_id: str | None = None,
-        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
-        sql_hook_params: dict[str, Any] | None = None,
-        events: Iterable[Mapping[str, Any]] | None = None,
-        columns: Mapping[str, str] | None = None,
-        statuses: Mapping[Any, str] | None = None,
         ropo_conn_id: str = RopoHook.default_conn_name,
-        ledger_table: str | None = None,
-        ledger_conn_id: str | None = None,
-        redeliver: Redeliver | str = "never",
-        on_unconfirmed: OnUnconfirmed | str = "resend",
-        claim_timeout: float | str = 600,
         max_workers: int | str = 8,
         rate_limit: float | str | None = None,
-        max_failed: float | str = 0,
-        on_empty: str = "succeed",
-        preview: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         retry_policy.use_retry_after(self)
-        self.sql = sql
-        self.sql_conn_id = sql_conn_id
-        self.parameters = parameters
-        self.sql_hook_params = sql_hook_params
-        # Rows written into the DAG are data, not templates; and a template that fails is logged as it stands.
-        self.events = RedactedRows(events) if events is not None and is_literal_rows(events) else events
-        self._takes_events = events is not None
-        self.columns = columns
-        self.statuses = statuses
         self.ropo_conn_id = ropo_conn_id
-        self.ledger_table = ledger_table
-        self.ledger_conn_id = ledger_conn_id
-        self.redeliver = redeliver
-        self.on_unconfirmed = on_unconfirmed
-        self.claim_timeout = claim_timeout
         self.max_workers = max_workers
         self.rate_limit = rate_limit
-        self.max_failed = max_failed
-        self.on_empty = on_empty
-        self.preview = preview
-        self._dates_used: dict[str, Any] = {}
-        self._stop: threading.Event | None = None
-        options.check_when_parsed(self)
-
-    def execute(self, context: Context) -> dict[str, int]:
-        """Run, push the counts, and fail once if not every event is at Ropo One."""
-        with no_retry_on_misconfiguration():
-            return self._end(self.deliver(context, preview=parse_bool("preview", self.preview)), context)
-
-    def deliver(self, context: Context, *, preview: bool) -> RunResult:
-        """Run with the rendered parameters and Airflow's connections; return how the run ended."""
-        self._stop = threading.Event()
-        summary = DeliverySummary(preview=preview)
-        publish = report_publisher(context, as_xcom=self.do_xcom_push)
-        with (
-            RunMetrics(context, summary, preview=preview) as metrics,
-            Report(summary, publish, preview=preview) as report,
-        ):
-            refuse_empty_window(self._dates_used)
-            options.check(self)
-            hook = RopoHook(self.ropo_conn_id)
-            settings = hook.settings
-            for each in (metrics, report):
-                each.set_server(server=settings.server)
-            run_options = options.delivery_options(
-                self, timezone=settings.timezone, jobid_as_string=settings.jobid_as_string, preview=preview
-            )
-            with self._ledger(context, settings.destination, options.ledger_policy(self)) as ledger:
-                try:
-                    result = deliver(
-                        self._rows(),
-                        hook.get_conn(),
-                        ledger,
-                        run_options,
-                        report=report,
-                        stop=self._stop,
-                        on_delivery=metrics.on_delivery,
-                    )
-                except BaseException:
-                    if summary.rows:
-                        self._push(summary.as_dict(), context)
-                    raise
-            metrics.ends_with(result.error)
-        return result
-
-    def on_kill(self) -> None:
-        """End the posting: what is in flight is waited for a moment, and its delivery status recorded."""
-        if self._stop is not None:
-            self._stop.set()
+        options.check_posting_when_parsed(self)
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return what is read and where it goes; Airflow's OpenLineage provider asks when the task starts."""
@@ -196,71 +55,10 @@ class UsageplaceEventOperator(BaseOperator):
             self.sql, self.sql_conn_id, self.sql_hook_params, self.parameters, ropo_conn_id=self.ropo_conn_id
         )
 
-    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Render the templates, noting which of the run's dates they use."""
-        super().render_template_fields(self._noting(context), jinja_env)
-
-    def render_template(self, content: Any, context: Context, *args: Any, **kwargs: Any) -> Any:
-        """Render one value; also the way in for mapped tasks."""
-        is_events = content is self.events
-        with no_retry_on_misconfiguration():
-            rendered = super().render_template(content, self._noting(context), *args, **kwargs)
-            if isinstance(rendered, Undefined):
-                # Rendered as a native object, a missing date is no text yet: it is noted here.
-                str(rendered)
-        if is_events and isinstance(rendered, Iterable) and not isinstance(rendered, str | Mapping):
-            return RedactedRows(rendered)
-        return rendered
-
-    def _noting(self, context: Any) -> Any:
-        return context if isinstance(context, RunDates) else RunDates(context, self._dates_used)
-
-    def _rows(self) -> RowSource:
-        if self._takes_events:
-            return MappingRows(self.events, self._source)
-        return QueryRows(
-            partial(open_warehouse, str(self.sql_conn_id), self.sql_hook_params), str(self.sql), self.parameters
-        )
-
-    @property
-    def _source(self) -> str:
-        """What the rows come from, in messages."""
-        return "`events`" if self._takes_events else "the query"
-
-    def _ledger(
-        self, context: Context, destination: str, policy: LedgerPolicy
-    ) -> AbstractContextManager[DeliveryLedger | None]:
-        if not self.ledger_table:
-            return nullcontext()
-        conn_id = self.ledger_conn_id or str(self.sql_conn_id)
-        hook_params = self.sql_hook_params if conn_id == self.sql_conn_id else None
-        me = claimant_of(context, self.task_id)
-        return closing(open_ledger(conn_id, hook_params, self.ledger_table, destination, me, policy))
-
-    def _end(self, result: RunResult, context: Context) -> dict[str, int]:
-        """Return the counts, or push them and fail once if they are not good."""
-        summary, counts = result.summary, result.summary.as_dict()
-        is_empty = not summary.rows and self.on_empty != "succeed"
-        if result.error is not None or is_empty:
-            self._push(counts, context)
-        if result.stopped is not None:
-            self.log.error("%s", summary)
-            raise result.stopped
-        if result.failure is not None:
-            raise result.failure if summary.retryable else without_retry(result.failure)
-        if is_empty:
-            self._end_empty()
-        self.log.info("%s", summary)
-        add_counts_to_asset_events(self.outlets, counts, context)
-        return counts
-
-    def _end_empty(self) -> None:
-        message = f"no rows came from {self._source}"
-        if self.on_empty == "skip":
-            raise AirflowSkipException(message)
-        raise DeliveriesFailedError(f"{message}, and on_empty is fail")
-
-    def _push(self, counts: dict[str, int], context: Context) -> None:
-        """Push the counts as Airflow itself would after a good end; before a red one it would not."""
-        if self.do_xcom_push and (task_instance := context.get("ti")) is not None:
-            task_instance.xcom_push(key=XCOM_RETURN_KEY, value=counts)
+    def _target(self, context: Context) -> Target:
+        del context
+        posting = options.posting_options(self)
+        hook = RopoHook(self.ropo_conn_id)
+        settings = hook.settings
+        channel = RestChannel(hook.get_conn(), posting, settings.jobid_as_string)
+        return Target(channel, settings.server, settings.destination, settings.timezone)

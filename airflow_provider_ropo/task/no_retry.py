@@ -16,6 +16,7 @@ from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConfigurationError,
     RopoError,
+    RunRefusedError,
 )
 
 
@@ -32,10 +33,15 @@ class NonRetryableDeliveriesFailedError(DeliveriesFailedError, AirflowFailExcept
     """Rows are invalid or were rejected, and everything else is at Ropo One."""
 
 
+class NonRetryableRunRefusedError(RunRefusedError, AirflowFailException):
+    """More would be posted than ``max_events`` allows, or anything else than what was approved."""
+
+
 _NON_RETRYABLE: dict[type[RopoError], type[RopoError]] = {
     RopoConfigurationError: NonRetryableConfigurationError,
     RopoAuthenticationError: NonRetryableAuthenticationError,
     DeliveriesFailedError: NonRetryableDeliveriesFailedError,
+    RunRefusedError: NonRetryableRunRefusedError,
 }
 
 
@@ -48,10 +54,10 @@ def without_retry(error: RopoError) -> RopoError:
 
 @contextmanager
 def no_retry_on_misconfiguration() -> Iterator[None]:
-    """Turn configuration and authentication errors into ones that Airflow does not retry."""
+    """Turn configuration and authentication errors, and refused runs, into ones that Airflow does not retry."""
     try:
         yield
-    except (RopoConfigurationError, RopoAuthenticationError) as error:
+    except (RopoConfigurationError, RopoAuthenticationError, RunRefusedError) as error:
         if type(error) not in _NON_RETRYABLE:
             raise
         raise without_retry(error) from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from airflow_provider_ropo.dispatch.posting import PostingOptions
 from airflow_provider_ropo.errors import RopoConfigurationError
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.pipeline import DeliveryOptions, is_number
@@ -16,7 +19,8 @@ _CHOICES = {
     "redeliver": ("never", "changed", "always"),
     "on_unconfirmed": ("resend", "hold"),
 }
-_OF_DELIVERY = ("columns", "statuses", "max_workers", "rate_limit", "max_failed")
+_OF_DELIVERY = ("columns", "statuses", "max_failed", "max_events", "approved", "event_ids")
+_OF_POSTING = ("max_workers", "rate_limit")
 _OF_LEDGER = ("redeliver", "on_unconfirmed", "claim_timeout")
 _NUMBERS = ("max_workers", "rate_limit", "max_failed", "claim_timeout")
 #: No template fields. A warehouse's status values may be numbers beside text, which not every Airflow takes as the keys
@@ -65,14 +69,76 @@ def check(task: Any, pending: Collection[str] = ()) -> None:
     _check_choices({name: task.on_empty for name in ("on_empty",) if name not in pending})
 
 
-def delivery_options(task: Any, pending: Collection[str] = (), **others: Any) -> DeliveryOptions:
+def check_posting_when_parsed(task: Any) -> None:
+    """Refuse posting options that cannot work, as far as they are known when the DAG is parsed.
+
+    :raises RopoConfigurationError: naming the parameter.
+    """
+    posting_options(task, {name for name in _OF_POSTING if _is_pending(getattr(task, name))})
+
+
+def delivery_options(
+    task: Any, pending: Collection[str] = (), *, needs_approval: bool = False, **others: Any
+) -> DeliveryOptions:
     """Return the options of the task's run.
 
     :param pending: the parameters that are not rendered yet.
+    :param needs_approval: ``approved`` was given, so that it must not be empty now.
     :param others: options that are not the task's parameters.
     :raises RopoConfigurationError: naming the parameter.
     """
-    return DeliveryOptions(**_values(task, _OF_DELIVERY, pending), **others)
+    values = _values(task, _OF_DELIVERY, pending)
+    if "max_events" in values:
+        values["max_events"] = _parse_literal(values["max_events"])
+    if "event_ids" in values:
+        values["event_ids"] = parse_ids(values["event_ids"])
+    if needs_approval and not pending:
+        values["approved"] = _approved(values["approved"])
+    return DeliveryOptions(**values, **others)
+
+
+def posting_options(task: Any, pending: Collection[str] = ()) -> PostingOptions:
+    """Return how the task posts.
+
+    :param pending: the parameters that are not rendered yet.
+    :raises RopoConfigurationError: naming the parameter.
+    """
+    return PostingOptions(**_values(task, _OF_POSTING, pending))
+
+
+def parse_ids(value: object) -> tuple[str, ...]:
+    """Return the event ids of a list, or of text with commas or line ends between them; none means all events.
+
+    :raises RopoConfigurationError: if it is something else.
+    """
+    value = _parse_literal(value) if isinstance(value, str) and value.strip()[:1] in {"[", "("} else value
+    if value is None or value == "None":
+        return ()
+    if isinstance(value, str):
+        return tuple(part for line in value.splitlines() for each in line.split(",") if (part := each.strip()))
+    if not isinstance(value, Iterable) or not all(isinstance(each, str) for each in value):
+        raise RopoConfigurationError("`event_ids` must be a list of ids, or text with commas between them")
+    return tuple(value)
+
+
+def _approved(value: object) -> str:
+    text = str(value if value is not None else "").strip()
+    if text in {"", "None"}:
+        raise RopoConfigurationError(
+            "`approved` is empty: the preview left no digest in the XCom ropo_digest (it failed, was skipped, or its "
+            "task id is another); nothing was posted"
+        )
+    return text
+
+
+def _parse_literal(value: object) -> object:
+    """Return the value that a template has turned into text, such as a number, a list or a mapping."""
+    if not isinstance(value, str):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
+            return parse(value.strip())
+    return value
 
 
 def ledger_policy(task: Any, pending: Collection[str] = ()) -> LedgerPolicy:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -28,13 +28,13 @@ WRONG = {
 def connection(request: pytest.FixtureRequest, tmp_path: Any, postgres: Any) -> Iterator[Any]:
     """Connect to a warehouse with one table, with each driver."""
     options = f"-csearch_path={postgres.make_schema()}"
-    connect = {
+    connect: dict[str, Callable[[], Any]] = {
         "sqlite3": lambda: sqlite3.connect(tmp_path / "warehouse.db"),
         "psycopg": lambda: psycopg.connect(postgres.uri, options=options),
         "psycopg2": lambda: psycopg2.connect(postgres.uri, options=options),
         "duckdb": duckdb.connect,
-    }[request.param]
-    with closing(connect()) as opened:
+    }
+    with closing(connect[request.param]()) as opened:
         opened.cursor().execute("CREATE TABLE outcome (id INT)")
         opened.commit()
         yield opened
@@ -55,9 +55,7 @@ def test_wrong_sql(connection: Any, sql: str) -> None:
 @pytest.mark.parametrize(
     ("error", "refused"),
     [
-        pytest.param(
-            pymysql.err.ProgrammingError(1064, "error in your SQL syntax"), True, id="MySQL syntax"
-        ),
+        pytest.param(pymysql.err.ProgrammingError(1064, "error in your SQL syntax"), True, id="MySQL syntax"),
         pytest.param(pymysql.err.OperationalError(1054, "Unknown column 'x'"), True, id="MySQL column"),
         pytest.param(pymysql.err.OperationalError(2013, "Lost connection"), False, id="MySQL connection"),
         pytest.param(pymysql.err.OperationalError(1205, "Lock wait timeout"), False, id="MySQL lock"),

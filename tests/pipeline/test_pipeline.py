@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.settings import RopoSettings
 from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
+from airflow_provider_ropo.dispatch.posting import PostingOptions, RestChannel
 from airflow_provider_ropo.errors import (
     DeliveriesFailedError,
     RopoAuthenticationError,
@@ -24,6 +25,7 @@ from airflow_provider_ropo.errors import (
     RopoError,
     RopoLedgerError,
     RopoUnavailableError,
+    RunRefusedError,
 )
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
@@ -58,19 +60,26 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def open_ledger(path: Path) -> Iterator[Callable[[str], DeliveryLedger]]:
+def open_ledger(path: Path) -> Iterator[Callable[..., DeliveryLedger]]:
     """Return a shorthand for the ledger as a run of that name sees it."""
     ledgers: list[DeliveryLedger] = []
 
-    def make(run: str) -> DeliveryLedger:
+    def make(run: str, **policy: Any) -> DeliveryLedger:
         table = LedgerTable(sa.create_engine(f"sqlite:///{path}", hide_parameters=True), "ropo_ledger")
         me = Claimant("dag", "report", run, -1, 1, f"process of {run}")
-        ledgers.append(DeliveryLedger(table, "https://rc.ropo24.fi 1000011", me, LedgerPolicy()))
+        ledgers.append(DeliveryLedger(table, "https://rc.ropo24.fi 1000011", me, LedgerPolicy(**policy)))
         return ledgers[-1]
 
     yield make
     for ledger in ledgers:
         ledger.close()
+
+
+OF_POSTING = {field.name for field in dataclasses.fields(PostingOptions)}
+
+
+def class_of(options: dict[str, Any]) -> type[DeliveryOptions | PostingOptions]:
+    return PostingOptions if options.keys() <= OF_POSTING else DeliveryOptions
 
 
 def row(number: int, **fields: Any) -> dict[str, Any]:
@@ -91,17 +100,22 @@ def run(
     *,
     apicode: str = "sandbox",
     stop: threading.Event | None = None,
+    jobid_as_string: bool = False,
+    destination: str = "",
     publish: Callable[[dict[str, Any]], bool] = lambda _report: True,
     on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
     **options: Any,
 ) -> RunResult:
+    posting = {name: options.pop(name) for name in OF_POSTING & options.keys()}
     chosen = DeliveryOptions(**options)
+    settings = RopoSettings("ropo_test", sandbox.url, sandbox.cid, apicode, timeout=2)
     with Report(DeliverySummary(preview=chosen.preview), publish, preview=chosen.preview) as report:
         return deliver(
             MappingRows(rows) if isinstance(rows, list) else rows,
-            RopoClient(RopoSettings("ropo_test", sandbox.url, sandbox.cid, apicode, timeout=2)),
+            RestChannel(RopoClient(settings), PostingOptions(**posting), jobid_as_string),
             ledger,
             chosen,
+            destination=destination or settings.destination,
             report=report,
             stop=stop or threading.Event(),
             on_delivery=on_delivery,
@@ -395,28 +409,199 @@ def test_no_rows_need_no_sign_in(sandbox: Sandbox) -> None:
         ],
         pytest.param({"columns": "id"}, "`columns` must be a mapping", id="columns"),
         pytest.param({"statuses": ["connected"]}, "`statuses` must be a mapping", id="statuses"),
+        *[
+            pytest.param({"max_events": value}, "`max_events` must be a whole number", id=f"max_events {value!r}")
+            for value in (-1, 1.5, True, "5", {"connected": "5"}, {"connected": -1}, {"connected": None}, [5])
+        ],
+        pytest.param({"max_events": {"cut off": 5}}, "`max_events` names cut off, which is none of", id="status"),
+        pytest.param({"approved": "yes"}, "`approved` is not the digest of a preview", id="approved"),
         pytest.param({"timezone": "Helsinki/Europe"}, "timezone 'Helsinki/Europe' is not known", id="timezone"),
     ],
 )
 def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
     """An option that cannot work is refused when the options are made, by its name."""
     with pytest.raises(RopoConfigurationError) as caught:
-        DeliveryOptions(**options)
+        class_of(options)(**options)
 
     assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_workers": 1}, {"rate_limit": 0.1}, {"rate_limit": None}, {"max_failed": 0.99}, {"columns": {}}],
+    [
+        {"max_workers": 1},
+        {"rate_limit": 0.1},
+        {"rate_limit": None},
+        {"max_failed": 0.99},
+        {"columns": {}},
+        {"max_events": 0},
+    ],
     ids=str,
 )
 def test_options_at_their_bounds(options: dict[str, Any]) -> None:
     """What is just allowed is taken as it is, and cannot be changed afterwards."""
     (name, value), *_ = options.items()
 
-    made = DeliveryOptions(**options)
+    made = class_of(options)(**options)
 
     assert value == getattr(made, name)
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(made, name, value)
+
+
+# Guards: nothing is posted unless what would be posted is what is wanted.
+
+
+def plain_row(number: int, status: str = "connected", **fields: Any) -> dict[str, Any]:
+    return row(number, status=status, description="no access", **fields)
+
+
+LIMITS: list[Any] = [
+    pytest.param(2, "3 events, at most 2 are allowed by `max_events`", id="a count"),
+    pytest.param({"disconnected": 1}, "2 disconnected, at most 1 are allowed", id="a status"),
+    pytest.param({"connected": 5, "disconnected": 0}, "2 disconnected, at most 0 are allowed", id="several statuses"),
+]
+
+
+@pytest.mark.parametrize(("limit", "reason"), LIMITS)
+def test_too_many_events_are_refused(sandbox: Sandbox, path: Path, open_ledger: Any, limit: Any, reason: str) -> None:
+    """If more would be posted than is allowed, nothing is, and the counts say what it would have been."""
+    rows = [plain_row(1, "disconnected"), plain_row(2, "disconnected"), plain_row(3), plain_row(4, "gone")]
+    published: list[dict[str, Any]] = []
+
+    result = run(
+        rows,
+        sandbox,
+        open_ledger("run"),
+        max_events=limit,
+        publish=lambda report: published.append(report) or True,  # type: ignore[func-returns-value]
+    )
+
+    assert isinstance(result.stopped, RunRefusedError)
+    assert str(result.stopped).startswith(f"refused before the first post, nothing was posted: {reason}")
+    assert "this run would post 2 disconnected, 1 connected" in str(result.stopped)
+    assert {"disconnected": 2, "connected": 1} == result.stopped.counts
+    assert {**NOTHING, "rows": 4, "events": 4, "undelivered": 3, "invalid": 1} == result.summary.as_dict()
+    assert (0, []) == (sandbox.sign_ins, sandbox.arrivals)
+    assert {} == remembered(path)
+    assert str(result.stopped) == published[-1]["stopped"]
+
+
+@pytest.mark.parametrize(
+    "limit", [3, 4, {"disconnected": 2}, {"disconnected": 2, "connected": 1}, {"notdisconnected": 0}, None]
+)
+def test_as_many_as_allowed_are_posted(sandbox: Sandbox, limit: Any) -> None:
+    """A limit that is just reached refuses nothing; a status without a limit has none."""
+    result = run([plain_row(1, "disconnected"), plain_row(2, "disconnected"), plain_row(3)], sandbox, max_events=limit)
+
+    assert result.error is None
+    assert 3 == len(sandbox.arrivals)
+
+
+def test_known_events_do_not_count(sandbox: Sandbox, open_ledger: Any) -> None:
+    """What the ledger knows as delivered is not posted, so it is no part of the limit: a retry goes on."""
+    run([row(number) for number in range(5)], sandbox, open_ledger("first"))
+
+    result = run([row(number) for number in range(7)], sandbox, open_ledger("second"), max_events=2)
+
+    assert result.error is None
+    assert (5, 2) == (result.summary.count(DeliveryStatus.ALREADY_DELIVERED), len(sandbox.arrivals) - 5)
+
+
+def digest_of(rows: list[dict[str, Any]], sandbox: Sandbox, ledger: Any = None, **options: Any) -> str:
+    return str(run(rows, sandbox, ledger, preview=True, **options).digest)
+
+
+def test_what_was_approved_is_posted(sandbox: Sandbox, open_ledger: Any) -> None:
+    """A run that would post just what the preview showed posts it, in whichever order the rows come."""
+    rows = [row(number) for number in range(4)]
+    digest = digest_of(rows, sandbox, open_ledger("preview"))
+
+    result = run(rows[::-1], sandbox, open_ledger("run"), approved=digest)
+
+    assert result.error is None
+    assert 4 == len(sandbox.arrivals)
+
+
+@pytest.mark.parametrize(
+    ("rows", "difference"),
+    [
+        pytest.param([row(0), row(1), row(2), row(3)], "2 events more", id="more"),
+        pytest.param([row(0)], "1 event fewer", id="fewer"),
+        pytest.param([row(0), row(1, customernumber="B")], "1 event with other content", id="other content"),
+        pytest.param([row(0), row(2)], "1 event more, 1 event fewer", id="another"),
+    ],
+)
+def test_anything_else_is_refused(sandbox: Sandbox, rows: list[dict[str, Any]], difference: str) -> None:
+    """If anything but what was approved would be posted, nothing is, and the message says what differs."""
+    digest = digest_of([row(0), row(1)], sandbox)
+
+    result = run(rows, sandbox, approved=digest)
+
+    assert isinstance(result.stopped, RunRefusedError)
+    assert f"this is not what was approved: {difference}; run the preview again" in str(result.stopped)
+    assert [] == sandbox.arrivals
+
+
+def test_an_approval_is_for_one_destination(sandbox: Sandbox) -> None:
+    """What was approved for the test server is not approved for production."""
+    digest = digest_of([row(0)], sandbox, destination="https://test.example 1000011")
+
+    result = run([row(0)], sandbox, approved=digest)
+
+    assert "this is not what was approved: the preview was for another destination" in str(result.stopped)
+    assert [] == sandbox.arrivals
+
+
+def test_a_retry_of_an_approved_run_goes_on(sandbox: Sandbox, open_ledger: Any) -> None:
+    """What an earlier try of the run has delivered belongs to what was approved: the next try posts the rest."""
+    rows = [row(number) for number in range(4)]
+    digest = digest_of(rows, sandbox, open_ledger("preview"))
+    run(rows[:2], sandbox, open_ledger("run"))
+
+    again = run(rows, sandbox, open_ledger("run"), approved=digest)
+
+    assert again.error is None
+    assert ["e0", "e1", "e2", "e3"] == sent(sandbox)
+
+
+def test_what_another_run_delivered_meanwhile_is_a_difference(sandbox: Sandbox, open_ledger: Any) -> None:
+    """If another run has delivered some of it since, the batch is no longer what was approved."""
+    rows = [row(number) for number in range(4)]
+    digest = digest_of(rows, sandbox, open_ledger("preview"))
+    run(rows[:1], sandbox, open_ledger("another"))
+
+    result = run(rows, sandbox, open_ledger("run"), approved=digest)
+
+    assert "1 event fewer" in str(result.stopped)
+    assert ["e0"] == sent(sandbox)
+
+
+def test_only_these_events(sandbox: Sandbox) -> None:
+    """With event ids, nothing else is posted or counted, an invalid row among them included."""
+    rows = [row(0), row(1), row(2, status="gone"), row(3, status="gone")]
+
+    result = run(rows, sandbox, event_ids=["e1", "e2"])
+
+    assert {**NOTHING, "rows": 4, "events": 2, "delivered": 1, "invalid": 1} == result.summary.as_dict()
+    assert ["e1"] == sent(sandbox)
+
+
+def test_an_id_that_no_row_has_is_named(sandbox: Sandbox) -> None:
+    """An id without a row is a mistake: nothing is posted, and the message names it."""
+    with pytest.raises(RopoConfigurationError, match=r"`event_ids`: no row has the id nope, nor; correct the id"):
+        run([row(0)], sandbox, event_ids=["e0", "nope", "nor"])
+
+    assert [] == sandbox.arrivals
+
+
+def test_an_event_is_sent_again(sandbox: Sandbox, open_ledger: Any) -> None:
+    """With its id, and `redeliver` set to always, one delivered event is sent again, and no other."""
+    rows = [row(number) for number in range(3)]
+    run(rows, sandbox, open_ledger("first"))
+    always = open_ledger("again", redeliver="always")
+
+    result = run(rows, sandbox, always, event_ids=["e1"])
+
+    assert result.error is None
+    assert ["e0", "e1", "e1", "e2"] == sent(sandbox)

@@ -306,8 +306,14 @@ MISTAKES = {
         ["preview", "reporting", "each", DATE],
         "task 'each' is mapped: choose an instance with --map-index",
     ),
-    "a query that fails": (["preview", "reporting", "lost", DATE], "OperationalError: no such table: nowhere"),
-    "no connection to a ledger": (["ledger", "--conn-id", "nowhere"], "The conn_id `nowhere` isn't defined"),
+    "a query that fails": (
+        ["preview", "reporting", "lost", DATE],
+        "the database cannot run the query (no such table: nowhere); correct `sql`",
+    ),
+    "no connection to a ledger": (
+        ["ledger", "--conn-id", "nowhere"],
+        "connection 'nowhere' is not defined, or Airflow cannot read it; add it under Admin, Connections",
+    ),
     "a connection that is no database": (
         ["ledger", "--conn-id", "wrong"],
         "connection 'wrong' is no SQL database: RopoHook is no DbApiHook",

@@ -110,7 +110,9 @@ def test_other_content_with_the_same_id_is_changed(database: Path, sandbox: Sand
     run(events(2))
     changed = [{**row, "description": "other", "time": "2024-01-05 10:00:00"} for row in events(2)]
 
-    with pytest.raises(DeliveriesFailedError, match="changed: id e1: its time, description differ") as caught:
+    with pytest.raises(
+        DeliveriesFailedError, match=r"2 × changed: its time, description differ .*\(ids e0, e1\)"
+    ) as caught:
         run(changed, FakeTaskInstance("second"))
 
     assert isinstance(caught.value, AirflowFailException)

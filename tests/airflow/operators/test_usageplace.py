@@ -21,6 +21,7 @@ from airflow_provider_ropo.errors import (
     RopoConfigurationError,
     RopoConnectError,
     RopoUnavailableError,
+    RunRefusedError,
 )
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 from airflow_provider_ropo.sandbox import Fault, Sandbox
@@ -450,6 +451,10 @@ def test_a_bug_is_not_a_rejected_row(sandbox: Sandbox) -> None:
         pytest.param({"events": [], "columns": "id"}, "`columns`", id="columns"),
         pytest.param({"events": [], "statuses": "{{ params.statuses }}"}, "`statuses`", id="statuses as a template"),
         pytest.param({"events": [], "preview": "maybe"}, "`preview`", id="preview"),
+        pytest.param({"events": [], "max_events": -1}, "`max_events`", id="max_events"),
+        pytest.param({"events": [], "max_events": {"cut off": 1}}, "`max_events` names cut off", id="status"),
+        pytest.param({"events": [], "approved": "yes"}, "`approved`", id="approved"),
+        pytest.param({"events": [], "event_ids": 7}, "`event_ids`", id="event_ids"),
         pytest.param({"events": (row for row in [event(1)])}, "`events` .* a generator", id="generator"),
         pytest.param({"sql": ["SELECT 1"], "sql_conn_id": "warehouse"}, "`sql` must be text.* a list", id="list"),
         pytest.param({"sql": Path("q.sql"), "sql_conn_id": "warehouse"}, "`sql` must be text.*Path", id="path"),
@@ -481,7 +486,7 @@ def test_a_parameter_that_cannot_be_another_tasks_output(name: str) -> None:
     [
         *("sql_conn_id", "parameters", "events", "ropo_conn_id", "columns", "ledger_table", "ledger_conn_id"),
         *("redeliver", "on_unconfirmed", "claim_timeout", "max_workers", "rate_limit", "max_failed", "on_empty"),
-        "preview",
+        *("max_events", "approved", "event_ids", "preview"),
     ],
 )
 def test_a_parameter_may_be_another_tasks_output(name: str) -> None:
@@ -491,6 +496,58 @@ def test_a_parameter_may_be_another_tasks_output(name: str) -> None:
         operator = make(**{"ledger_conn_id": "warehouse", name: upstream.output})
 
     assert {"upstream"} == operator.upstream_task_ids
+
+
+NO_IDS: list[Any] = [None, "", "None", "[]", [], " \n"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sent_ids"),
+    [
+        *((empty, ["e1", "e2", "e3"]) for empty in (None, "", "None", "[]", [], " \n")),
+        *(
+            (two, ["e1", "e3"])
+            for two in (["e1", "e3"], "e1,e3", " e1 , e3,", "e1\ne3\n", "['e1', 'e3']", '["e1", "e3"]')
+        ),
+    ],
+)
+def test_event_ids_come_in_many_forms(sandbox: Sandbox, given: object, sent_ids: list[str]) -> None:
+    """A DAG param gives a list, or text with commas or line ends; an empty one means all events."""
+    rows = [event(number) for number in (1, 2, 3)]
+
+    run(cast("Any", {"given": given}), events=rows, event_ids="{{ given }}")
+
+    assert sent_ids == sorted(arrival.payload["id"] for arrival in sandbox.arrivals)
+
+
+@pytest.mark.parametrize("limit", ["2", "{'disconnected': 2}", '{"disconnected": 2}', 2, {"disconnected": 2}])
+def test_a_volume_guard_is_no_reason_for_a_retry(sandbox: Sandbox, limit: object) -> None:
+    """A run that would post too much fails at once with nothing posted, and pushes its counts."""
+    ti = FakeTaskInstance()
+
+    with pytest.raises(RunRefusedError, match=r"3 .*at most 2 are allowed") as caught:
+        run(fake_context(ti, given=limit), events=[event(n) for n in (1, 2, 3)], max_events="{{ given }}")
+
+    assert isinstance(caught.value, AirflowFailException)
+    assert {**NOTHING, "rows": 3, "events": 3, "undelivered": 3} == ti.pushed["return_value"]
+    assert {"disconnected": 3} == caught.value.counts
+    assert "3 disconnected" in ti.pushed["ropo_report"]["stopped"]
+    assert 0 == sandbox.sign_ins
+
+
+def test_a_preview_leaves_what_is_approved(sandbox: Sandbox) -> None:
+    """The digest in the preview's XCom lets just that be posted."""
+    preview, report = FakeTaskInstance("preview"), FakeTaskInstance("report")
+    run(fake_context(preview), events=[event(1), event(2)], preview=True)
+    approved = preview.pushed["ropo_digest"]
+
+    with pytest.raises(RunRefusedError, match="1 event more"):
+        run(fake_context(report), events=[event(1), event(2), event(3)], approved=approved)
+    assert [] == sandbox.arrivals
+    run(fake_context(report), events=[event(1), event(2)], approved=approved)
+
+    assert 2 == len(sandbox.arrivals)
+    assert "ropo_digest" not in report.pushed
 
 
 def test_rendered_parameters_are_used(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
@@ -532,6 +589,13 @@ def test_rendered_parameters_are_used(warehouse: Callable[..., Path], sandbox: S
         ("on_unconfirmed", "", "`on_unconfirmed` must be one of resend, hold"),
         ("on_empty", "ignore", "`on_empty` must be one of succeed, skip, fail"),
         ("columns", "id", "`columns` must be a mapping"),
+        ("max_events", "few", "`max_events` must be a whole number"),
+        ("max_events", "{'cut off': 5}", "`max_events` names cut off"),
+        ("approved", "", "`approved` is empty: the preview left no digest"),
+        ("approved", "None", "`approved` is empty: the preview left no digest"),
+        ("approved", "yes", "`approved` is not the digest of a preview"),
+        ("event_ids", "[1, 2]", "`event_ids` must be a list of ids"),
+        ("event_ids", "e2", "`event_ids`: no row has the id e2"),
         ("preview", "maybe", "`preview` must be true or false"),
     ],
 )

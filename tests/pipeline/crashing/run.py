@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.settings import RopoSettings
+from airflow_provider_ropo.dispatch.posting import PostingOptions, RestChannel
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
@@ -41,9 +42,10 @@ def try_once(job: dict[str, Any]) -> dict[str, Any]:
     ):
         result = deliver(
             MappingRows(job["rows"]),
-            RopoClient(settings),
+            RestChannel(RopoClient(settings), PostingOptions(max_workers=job["workers"])),
             ledger,
-            DeliveryOptions(max_workers=job["workers"]),
+            DeliveryOptions(),
+            destination=settings.destination,
             report=report,
             stop=threading.Event(),
         )

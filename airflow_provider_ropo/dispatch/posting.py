@@ -1,0 +1,152 @@
+"""Post the events of a spool to Ropo One, one request each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from airflow_provider_ropo.api.client import RopoClient
+from airflow_provider_ropo.delivery import Delivery
+from airflow_provider_ropo.dispatch.circuit_breaker import asks_for_long
+from airflow_provider_ropo.dispatch.dispatcher import LOOK_UP_SIZE, Dispatcher
+from airflow_provider_ropo.errors import (
+    RopoAuthenticationError,
+    RopoConfigurationError,
+    RopoError,
+    RopoLedgerError,
+    RopoUnavailableError,
+    SpoolError,
+    SupersededError,
+)
+from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.intake.spool import Spool
+from airflow_provider_ropo.ledger.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger.table import batches
+from airflow_provider_ropo.reporting.report import Report
+from airflow_provider_ropo.retry import Backoff, call_with_retries
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostingOptions:
+    """How events are posted; checked when it is made.
+
+    :param max_workers: parallel posts.
+    :param rate_limit: posts a second over all workers, at most; None: no limit.
+    :raises RopoConfigurationError: naming the parameter.
+    """
+
+    max_workers: int = 8
+    rate_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_workers, bool) or not isinstance(self.max_workers, int) or self.max_workers < 1:
+            raise RopoConfigurationError("`max_workers` must be 1 or more, a whole number")
+        limit = self.rate_limit
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
+            raise RopoConfigurationError("`rate_limit` must be more than 0 posts a second, or None")
+
+
+@dataclass(frozen=True)
+class RestChannel:
+    """Posts each event to Ropo One's REST API.
+
+    :param client: signs in and posts; its connections are closed after the posting.
+    :param options: how many posts run in parallel, and how fast.
+    :param jobid_as_string: send each ``jobid`` as text.
+    """
+
+    client: RopoClient
+    options: PostingOptions = field(default_factory=PostingOptions)
+    jobid_as_string: bool = False
+
+    def payload(self, event: UsageplaceEvent) -> dict[str, Any]:
+        """Return what is posted for an event."""
+        return event.to_payload(jobid_as_string=self.jobid_as_string)
+
+    def send(
+        self,
+        spool: Spool,
+        ledger: DeliveryLedger | None,
+        *,
+        report: Report,
+        stop: threading.Event,
+        on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
+    ) -> RopoError | None:
+        """Post what is in a spool, and count the delivery statuses; return why nothing more could be posted, if so.
+
+        :param ledger: remembers deliveries; the caller closes it.
+        :param report: counts, and publishes progress.
+        :param stop: set, from any thread, to end the posting soon.
+        :param on_delivery: called with each event's delivery, on the calling thread.
+        """
+
+        def count(delivery: Delivery) -> None:
+            report.on_delivery(delivery)
+            on_delivery(delivery)
+
+        report.start_posting(spool.count())
+        backoff = Backoff()
+        dispatcher = Dispatcher(
+            lambda event: self.client.post_usageplace_event(self.payload(event)),
+            count,
+            ledger=ledger,
+            max_workers=self.options.max_workers,
+            rate_limit=self.options.rate_limit,
+            stop=stop,
+            backoff=backoff,
+            report=report,
+        )
+        # What the dispatcher has not begun with, it leaves where it is.
+        unsent: Iterable[UsageplaceEvent] = chain.from_iterable(spool.lanes())
+        stopped: RopoError | None = None
+        try:
+            if ledger is not None:
+                ledger.record_invalid(spool.invalid())
+            if report.remaining:
+                stopped = _sign_in(self.client, backoff, stop)
+                if stopped is None:
+                    unsent = dispatcher.unsent()
+                    dispatcher.run(spool.lanes())
+        except (RopoAuthenticationError, RopoLedgerError, RopoUnavailableError, SpoolError) as error:
+            stopped = error
+        finally:
+            self.client.close()
+            left = report.remaining
+            if left:
+                _count_unsent(unsent, ledger, report, stopped)
+            if ledger is not None and ledger.stale:
+                log.warning("%s events were stale: a later one of their place was delivered", ledger.stale)
+        if stopped is None and left:
+            stopped = RopoError(f"told to stop: {left:,} events are left for the next try")
+        if stopped is not None:
+            report.stop(stopped)
+        return stopped
+
+
+def _sign_in(client: RopoClient, backoff: Backoff, stop: threading.Event) -> RopoError | None:
+    """Sign in before the first event: a wrong API code or server is one error, not one an event."""
+    signed_in = call_with_retries(client.sign_in, backoff, what="sign-in", wait=stop.wait)
+    if isinstance(signed_in.result, RopoError):
+        return asks_for_long(signed_in.result, backoff.max_retry_after) or signed_in.result
+    return None
+
+
+def _count_unsent(
+    unsent: Iterable[UsageplaceEvent], ledger: DeliveryLedger | None, report: Report, stopped: RopoError | None
+) -> None:
+    """Count the events that the run did not come to, and record them, unless it is the ledger that failed."""
+    if ledger is not None and not isinstance(stopped, SupersededError):
+        detail, write = f"not sent: {stopped or 'the run was stopped'}", not isinstance(stopped, RopoLedgerError)
+        try:
+            for events in batches(unsent, LOOK_UP_SIZE):
+                for delivery in ledger.record_unsent(events, detail, write=write):
+                    report.on_unsent(delivery)
+        except (RopoLedgerError, SpoolError) as error:
+            log.error("the events that were not sent are not recorded: %s", error)  # noqa: TRY400
+    report.count_undelivered(report.remaining)
