@@ -123,7 +123,7 @@ class RestChannel:
             if ledger is not None and ledger.stale:
                 log.warning("%s events were stale: a later one of their place was delivered", ledger.stale)
         if stopped is None and left:
-            stopped = RopoError(f"told to stop: {left:,} events are left for the next try")
+            stopped = RopoError(f"the task was told to stop: {left:,} events are not sent")
         if stopped is not None:
             report.stop(stopped)
         return stopped

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, Context
-from jinja2 import Undefined
+from jinja2 import TemplateNotFound, Undefined
 
-from airflow_provider_ropo.errors import DeliveriesFailedError
+from airflow_provider_ropo.errors import DeliveriesFailedError, RopoConfigurationError, RopoError
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy, OnUnconfirmed, Redeliver
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.pipeline import Channel, MappingRows, QueryRows, RowSource, RunResult, deliver
@@ -23,6 +23,7 @@ from airflow_provider_ropo.task.connections import claimant_of, open_ledger, ope
 from airflow_provider_ropo.task.data_interval import RunDates, refuse_empty_window
 from airflow_provider_ropo.task.lineage import add_counts_to_asset_events
 from airflow_provider_ropo.task.metrics import RunMetrics
+from airflow_provider_ropo.task.next_step import Situation, next_steps
 from airflow_provider_ropo.task.no_retry import no_retry_on_misconfiguration, without_retry
 from airflow_provider_ropo.task.options import is_literal_rows, parse_bool
 from airflow_provider_ropo.task.redaction import RedactedRows
@@ -220,7 +221,13 @@ class UsageplaceOperator(BaseOperator):
         """Render one value; also the way in for mapped tasks."""
         is_events = content is self.events
         with no_retry_on_misconfiguration():
-            rendered = super().render_template(content, self._noting(context), *args, **kwargs)
+            try:
+                rendered = super().render_template(content, self._noting(context), *args, **kwargs)
+            except TemplateNotFound as error:
+                raise RopoConfigurationError(
+                    f"there is no template file {error.name!r} in the folder of the DAG file, or in the DAG's "
+                    "template_searchpath; correct its name, or deploy it with the DAG"
+                ) from None
             if isinstance(rendered, Undefined):
                 # Rendered as a native object, a missing date is no text yet: it is noted here.
                 str(rendered)
@@ -262,15 +269,22 @@ class UsageplaceOperator(BaseOperator):
         if result.error is not None or is_empty:
             self._push(counts, context)
         if result.stopped is not None:
-            self.log.error("%s", summary)
+            self._explain(result.stopped, summary, context, f"The run ended early: {result.stopped}")
             raise result.stopped
         if result.failure is not None:
+            self._explain(result.failure, summary, context)
             raise result.failure if summary.retryable else without_retry(result.failure)
         if is_empty:
             self._end_empty()
         self.log.info("%s", summary)
         add_counts_to_asset_events(self.outlets, counts, context)
         return counts
+
+    def _explain(self, error: RopoError, summary: DeliverySummary, context: Context, *reason: str) -> None:
+        """Let an error tell the counts first, then why, then what happens next: it is the end of a plain-text log."""
+        steps = next_steps(error, summary.as_dict(), retryable=summary.retryable, situation=Situation.of(self, context))
+        counts = [str(summary)] if summary.events else []
+        error.args = ("\n".join([*counts, *reason, *steps]), *error.args[1:])
 
     def _end_empty(self) -> None:
         message = f"no rows came from {self._source}"

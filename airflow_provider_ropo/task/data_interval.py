@@ -52,7 +52,8 @@ OTHER_DATES = frozenset(
 )
 REMEDY = (
     "schedule the DAG with CronDataIntervalTimetable, whose runs have an interval, or select a look-back from "
-    "dag_run.run_after, or give the dates as `parameters` or DAG params"
+    "dag_run.run_after, or give the dates as `parameters` or DAG params, or, on Airflow 3.2 and later, select by the "
+    "partition_key of a partitioned schedule"
 )
 
 

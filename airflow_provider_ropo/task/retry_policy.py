@@ -13,6 +13,9 @@ except ImportError:
     # Airflow before 3.3 has no retry policies: it uses the task's own retry_delay.
     RetryPolicy = None  # type: ignore[assignment,misc]
 
+#: Airflow lets a task wait for as long as its error says.
+HAS_RETRY_POLICIES = RetryPolicy is not None
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 

@@ -279,5 +279,5 @@ def test_a_missing_warehouse_is_no_more_than_a_warning(
 
     # Which of the two has it depends on how Airflow's logging is set up by then.
     output = capfd.readouterr().out + caplog.text
-    assert "The conn_id `nowhere` isn't defined" in output
+    assert "connection 'nowhere' is not defined" in output
     assert "Traceback" not in output

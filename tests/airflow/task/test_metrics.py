@@ -230,7 +230,7 @@ def test_a_previews_span(spans: InMemorySpanExporter, sandbox: Sandbox) -> None:
         ({"rows": [*ARRIVED, UNKNOWN]}, [], "DeliveriesFailedError"),
         ({"rows": ARRIVED}, [Fault(status=403)], "RopoAuthenticationError"),
         ({"rows": "P1"}, [], "RopoConfigurationError"),
-        ({"rows": ARRIVED, "ledger_table": "ledger", "ledger_conn_id": "nowhere"}, [], "AirflowNotFoundException"),
+        ({"rows": ARRIVED, "ledger_table": "ledger", "ledger_conn_id": "nowhere"}, [], "RopoConfigurationError"),
     ],
     ids=["rejected", "sign-in", "mistake", "no ledger"],
 )
