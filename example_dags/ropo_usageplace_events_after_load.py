@@ -20,7 +20,7 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Helsinki"),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    default_args={"retries": 5, "retry_delay": timedelta(minutes=10)},
     doc_md=__doc__,
     tags=["ropo"],
 ):
@@ -42,4 +42,5 @@ with DAG(
         ledger_table="ropo_ledger",
         statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
         on_empty="fail",
+        outlets=[Asset("ropo://rc.ropo24.fi/usageplace/event")],
     )

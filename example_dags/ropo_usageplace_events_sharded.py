@@ -16,7 +16,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, Asset
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
@@ -29,7 +29,7 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Helsinki"),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    default_args={"retries": 5, "retry_delay": timedelta(minutes=10)},
     doc_md=__doc__,
     tags=["ropo"],
 ):
@@ -39,6 +39,7 @@ with DAG(
         sql_conn_id="warehouse",
         statuses={"cut off": "disconnected", "reconnected": "connected", "not cut off": "notdisconnected"},
         ledger_table="ropo_ledger",
+        outlets=[Asset("ropo://rc.ropo24.fi/usageplace/event")],
         map_index_template="shard {{ task.parameters.shard }}",
         # Not `params`: the configuration of a triggered run replaces them, and every shard would be the same.
     ).expand(parameters=[{"shard": shard, "shards": SHARDS} for shard in range(SHARDS)])

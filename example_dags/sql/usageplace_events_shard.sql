@@ -28,7 +28,7 @@ FROM (
         -- (MariaDB and MySQL: BINARY before coalesce, otherwise WO-1a and WO-1A may count as one event.)
         ) OVER (PARTITION BY coalesce(nullif(trim(work_order_no), ''), place_code)) AS shard
     FROM field_work_outcome
-    WHERE recorded_at >= '{{ data_interval_start.strftime("%Y-%m-%d %H:%M:%S") }}'
+    WHERE recorded_at >= '{{ (data_interval_end - macros.timedelta(days=7)).strftime("%Y-%m-%d %H:%M:%S") }}'
       AND recorded_at < '{{ data_interval_end.strftime("%Y-%m-%d %H:%M:%S") }}'
 ) AS outcome
 -- An event without any code has no shard: the first shard takes it, so that it is counted as invalid, and not lost.

@@ -217,8 +217,10 @@ def test_every_parameter_is_in_the_readme() -> None:
     """The table of the operator's parameters is complete, with their defaults."""
     from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 
-    parameters = inspect.signature(UsageplaceEventOperator.__init__).parameters
-    defaults = {name: f"`{json.dumps(parameters[name].default)}`" for name in [*parameters][1:-1]}
+    inits = [cls.__dict__["__init__"] for cls in UsageplaceEventOperator.__mro__[:2]]
+    parameters = {name: each for init in inits for name, each in inspect.signature(init).parameters.items()}
+    keywords = {name: each for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
+    defaults = {name: f"`{json.dumps(each.default)}`" for name, each in keywords.items()}
     words = {"`null`": "`None`", "`false`": "`False`"}
     # Either `sql` or `events` is required, so they have no default; the default of `ledger_conn_id` is a parameter.
     special = {"sql": "", "sql_conn_id": "", "events": "", "ledger_conn_id": "`sql_conn_id`"}

@@ -386,25 +386,3 @@ def test_what_no_retry_can_cure_fails_at_once(run_dag: RunDag, sandbox: Sandbox,
     assert ("failed", 1) == (finished.state, finished.tries)
     assert named in finished.log
     assert [] == sent(sandbox)
-
-
-def test_a_red_run_ends_with_what_happens_next(run_dag: RunDag, sandbox: Sandbox) -> None:
-    """The error has the counts, the reasons and what happens next: in the last try, that no retry is left."""
-    sandbox.script(Fault(status=503) for _ in range(100))
-
-    finished = run_dag(
-        """
-        with DAG(DAG_ID, schedule=None, start_date=START) as dag:
-            UsageplaceEventOperator(
-                task_id="report", sql="SELECT * FROM outcome WHERE id = 'e3'", sql_conn_id="warehouse",
-                ledger_table="ledger", retries=1, retry_delay=timedelta(0),
-            )
-        """
-    )
-
-    assert ("failed", 2) == (finished.state, finished.tries)
-    kept = "With the ledger, nothing that has arrived is sent again."
-    first = finished.log.index(f"Airflow starts try 2 of 2 after the task's retry_delay (0 s). {kept}")
-    assert first < finished.log.index(
-        "No retry is left: nothing sends these events until this task instance is cleared"
-    )

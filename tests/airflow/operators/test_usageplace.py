@@ -548,6 +548,32 @@ def test_a_preview_leaves_what_is_approved(sandbox: Sandbox) -> None:
     assert "ropo_digest" not in report.pushed
 
 
+@pytest.mark.parametrize(
+    ("max_tries", "step"),
+    [
+        (1, "Airflow starts try 2 of 2 after "),
+        (0, "No retry is left: nothing sends these events until this task instance is cleared"),
+    ],
+    ids=["a retry is left", "none is left"],
+)
+def test_a_red_run_ends_with_what_happens_next(sandbox: Sandbox, max_tries: int, step: str) -> None:
+    """The error has the counts first, then why the run ended, then what happens next."""
+    sandbox.script([Fault(status=429, headers={"Retry-After": "1000"})])
+    ti: Any = FakeTaskInstance()
+    ti.max_tries = max_tries
+
+    with pytest.raises(RopoUnavailableError) as caught:
+        run(fake_context(ti), events=[event(1), event(2, status="gone")], retries=max_tries)
+
+    lines = str(caught.value).splitlines()
+    assert "0 of 2 events are at Ropo One: 1 invalid, 1 undelivered" == lines[0]
+    assert lines[1].startswith("  invalid: row 2 (id e2): status: ")
+    assert lines[-3].startswith("The run ended early: Ropo One asks to wait 1,000 s")
+    assert lines[-2].startswith("Fix the rejected, invalid and changed rows in the source table")
+    assert lines[-1].startswith(step)
+    assert lines[-3] == f"The run ended early: {ti.pushed['ropo_report']['stopped']}"
+
+
 def test_rendered_parameters_are_used(warehouse: Callable[..., Path], sandbox: Sandbox) -> None:
     """Numbers, choices and column names come from templates as they would from the DAG."""
     columns = ("id", "place", "status", "time", "customernumber", "description")
