@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -59,6 +60,7 @@ class Delivery:
     :param http_status: Ropo One's last answer, where there was one.
     :param attempts: how often it was tried.
     :param seconds: how long each attempt took.
+    :param event_time: when it happened in the field; None where a row never became an event.
     :param row: of an invalid row: its number and id, with which ``detail`` begins.
     """
 
@@ -69,6 +71,7 @@ class Delivery:
     http_status: int | None = None
     attempts: int = 0
     seconds: tuple[float, ...] = field(default=(), compare=False)
+    event_time: dt.datetime | None = field(default=None, compare=False)
     row: str = field(default="", compare=False)
 
     @classmethod
@@ -114,4 +117,4 @@ def end_of(
     seconds: tuple[float, ...] = (),
 ) -> Delivery:
     """Return one event's end."""
-    return Delivery(status, event.id, event.usageplacecode, detail, http_status, attempts, seconds)
+    return Delivery(status, event.id, event.usageplacecode, detail, http_status, attempts, seconds, event.time)

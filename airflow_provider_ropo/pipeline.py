@@ -282,6 +282,7 @@ class Plan:
     @staticmethod
     def _count(event: UsageplaceEvent, decision: Decision, summary: DeliverySummary) -> None:
         if decision.action is Action.SEND:
+            summary.note_open(event.time)
             summary.count_undelivered(1)
         else:
             summary.add(end_of(event, STATUS_OF_ACTION[decision.action], decision.detail))

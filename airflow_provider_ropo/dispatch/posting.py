@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -149,4 +150,8 @@ def _count_unsent(
                     report.on_unsent(delivery)
         except (RopoLedgerError, SpoolError) as error:
             log.error("the events that were not sent are not recorded: %s", error)  # noqa: TRY400
+    elif ledger is None:
+        with suppress(SpoolError):
+            for event in unsent:
+                report.summary.note_open(event.time)
     report.count_undelivered(report.remaining)

@@ -86,6 +86,7 @@ class Report:
     def on_unsent(self, delivery: Delivery) -> None:
         """Count one more event that the run did not come to."""
         if delivery.status is DeliveryStatus.UNDELIVERED:
+            self.summary.note_open(delivery.event_time)
             self.count_undelivered(1)
         else:
             self.on_delivery(delivery)
@@ -137,6 +138,9 @@ class Report:
                 }
                 for failure in self.summary.failures
             ],
+            "sample": self.summary.sample,
+            "oldest_open": None if (oldest := self.summary.oldest_open) is None else oldest.isoformat(" ", "seconds"),
+            "longest_lag": None if (lag := self.summary.longest_lag) is None else round(lag.total_seconds()),
             "updated_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
 

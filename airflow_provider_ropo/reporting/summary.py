@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from typing import Any
 
@@ -28,6 +29,9 @@ class DeliverySummary:
         self.sample: list[dict[str, Any]] = []
         self._failed = 0
         self._reasons = FailureReasons()
+        #: When the oldest event happened that is not at Ropo One; and the longest time from an event to its delivery.
+        self.oldest_open: dt.datetime | None = None
+        self.longest_lag: dt.timedelta | None = None
         self._counts: Counter[DeliveryStatus] = Counter()
 
     def add(self, delivery: Delivery) -> None:
@@ -35,12 +39,22 @@ class DeliverySummary:
         self._counts[delivery.status] += 1
         if delivery.status not in SUCCESSFUL:
             self._failed += 1
+            self.note_open(delivery.event_time)
             self._reasons.add(delivery)
             if len(self.failures) < REMEMBERED:
                 self.failures.append(delivery)
 
+        elif delivery.status is DeliveryStatus.DELIVERED and delivery.event_time is not None:
+            lag = dt.datetime.now(dt.UTC) - delivery.event_time
+            self.longest_lag = max(lag, self.longest_lag or lag)
+
+    def note_open(self, event_time: dt.datetime | None) -> None:
+        """Take note of an event that is not at Ropo One."""
+        if event_time is not None:
+            self.oldest_open = min(event_time, self.oldest_open or event_time)
+
     def count_undelivered(self, count: int) -> None:
-        """Count events that a preview leaves where they are."""
+        """Count events that a preview leaves where they are, or that a run did not come to."""
         self._counts[DeliveryStatus.UNDELIVERED] += count
 
     def count(self, *statuses: DeliveryStatus) -> int:

@@ -6,6 +6,7 @@ The metrics are described in the README; they contain no id of an event, a usage
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from datetime import timedelta
 from types import TracebackType
@@ -66,10 +67,12 @@ class RunMetrics:
         self._span.set_attribute("ropo.server", server)
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Send the duration of each attempt of a finished event, and count its retries."""
+        """Send the duration of each attempt of a finished event and its lag, and count its retries."""
         self._retries += max(len(delivery.seconds) - 1, 0)
         for seconds in delivery.seconds:
             self._metrics.send("timing", "ropo.attempt", timedelta(seconds=seconds))
+        if delivery.status is DeliveryStatus.DELIVERED and delivery.event_time is not None:
+            self._metrics.send("timing", "ropo.lag", dt.datetime.now(dt.UTC) - delivery.event_time)
 
     def ends_with(self, error: RopoError | None) -> None:
         """Record the error with which the task will fail, if any."""
@@ -81,6 +84,9 @@ class RunMetrics:
             if count := self._summary.count(status):
                 # The status is in the name, too: plain StatsD has no tags.
                 self._metrics.send("incr", f"ropo.deliveries.{status}", count, status=status.value)
+        oldest = self._summary.oldest_open
+        age = 0.0 if oldest is None else (dt.datetime.now(dt.UTC) - oldest).total_seconds()
+        self._metrics.send("gauge", "ropo.oldest_open", age)
         if self._retries:
             self._metrics.send("incr", "ropo.retries", self._retries)
 
@@ -95,7 +101,7 @@ class _Metrics:
         self._tags: dict[str, str] = getattr(ti, "stats_tags", tags)
         self._working = working
 
-    def send(self, kind: Literal["incr", "timing"], name: str, value: float | timedelta, **tags: str) -> None:
+    def send(self, kind: Literal["incr", "timing", "gauge"], name: str, value: float | timedelta, **tags: str) -> None:
         """Send one metric; after the first failure, send no more."""
         if not self._working:
             return

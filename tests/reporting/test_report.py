@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -123,6 +124,9 @@ def test_a_broken_publisher_is_left_alone_until_the_end() -> None:
     assert ["reading", "ended"] == [state for state, _ in said]
 
 
+NOON = dt.datetime(2024, 1, 4, 12, tzinfo=dt.UTC)
+
+
 def test_says_everything_about_the_run() -> None:
     """Counts, progress, why it was stopped, and what failed: plain data, complete."""
     clock, summary = FakeClock(), DeliverySummary(rows=6)
@@ -134,7 +138,8 @@ def test_says_everything_about_the_run() -> None:
         report.start_posting(4)
         clock.now += 2.0
         report.on_delivery(delivered(1))
-        report.on_delivery(Delivery(DeliveryStatus.REJECTED, "e2", "RE2", "HTTP 400 unknown", 400, 1))
+        rejected = Delivery(DeliveryStatus.REJECTED, "e2", "RE2", "HTTP 400 unknown", 400, 1, event_time=NOON)
+        report.on_delivery(rejected)
         report.stop(RopoUnavailableError("20 events in a row did not arrive"))
 
     last = publisher.published[-1]
@@ -150,6 +155,9 @@ def test_says_everything_about_the_run() -> None:
         "per_second": 1.0,
         "seconds_left": 2,
         "stopped": "20 events in a row did not arrive",
+        "sample": [],
+        "oldest_open": "2024-01-04 12:00:00+00:00",
+        "longest_lag": None,
         "failures": [
             {
                 "id": None,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 
 from airflow_provider_ropo.delivery import ARRIVED, NAMED, SUCCESSFUL, Delivery, DeliveryStatus
@@ -165,3 +167,35 @@ def test_changed_is_permanent() -> None:
     assert not summary.retryable
     assert summary.failure() is not None
     assert summary.failure(1) is None
+
+
+NOON = dt.datetime(2024, 1, 4, 12, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "oldest"),
+    [
+        ([], None),
+        (["delivered", "already_delivered", "closed"], None),
+        (["delivered", "rejected", "held"], NOON + dt.timedelta(hours=1)),
+        (["undelivered", "delivered", "unconfirmed"], NOON),
+    ],
+)
+def test_the_oldest_open_event(statuses: list[str], oldest: dt.datetime | None) -> None:
+    """Of the events that are not at Ropo One, the summary knows when the oldest happened."""
+    summary = DeliverySummary()
+    for hour, status in enumerate(statuses):
+        summary.add(Delivery(DeliveryStatus(status), "e", event_time=NOON + dt.timedelta(hours=hour)))
+
+    assert oldest == summary.oldest_open
+
+
+def test_the_longest_lag() -> None:
+    """Of what this run delivered, the summary knows the longest time from an event to its delivery."""
+    summary = DeliverySummary()
+    for status, days in (("already_delivered", 9), ("delivered", 1), ("delivered", 3), ("rejected", 5)):
+        happened = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
+        summary.add(Delivery(DeliveryStatus(status), "e", event_time=happened))
+
+    assert summary.longest_lag is not None
+    assert 3 == summary.longest_lag.days

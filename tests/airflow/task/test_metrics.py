@@ -65,7 +65,9 @@ class Statsd:
             except BlockingIOError:
                 return sorted(lines)
             name, _, value = line.rpartition(":")
-            lines.append(f"{name}:<time>" if value.endswith("|ms") and float(value[:-3]) > 0 else line)
+            is_time = value.endswith("|ms") and float(value[:-3]) > 0
+            is_age = value.endswith("|g") and float(value[:-2]) > 0
+            lines.append(f"{name}:<time>" if is_time or is_age else line)
 
 
 @pytest.fixture
@@ -119,6 +121,8 @@ def test_every_metric(statsd: Statsd, sandbox: Sandbox) -> None:
         "airflow.ropo.deliveries.delivered:3|c",
         "airflow.ropo.deliveries.invalid:1|c",
         "airflow.ropo.deliveries.rejected:1|c",
+        *["airflow.ropo.lag:<time>"] * 3,
+        "airflow.ropo.oldest_open:<time>",
         "airflow.ropo.retries:2|c",
     ] == statsd.received()
 
@@ -142,6 +146,8 @@ def test_tags(
     assert [
         f"airflow.ropo.attempt,{tags}:<time>",
         f"airflow.ropo.deliveries.delivered,{tags},status=delivered:1|c",
+        f"airflow.ropo.lag,{tags}:<time>",
+        f"airflow.ropo.oldest_open,{tags}:0.0|g",
     ] == statsd.received()
 
 
@@ -159,7 +165,7 @@ def test_a_red_run_has_metrics(statsd: Statsd, sandbox: Sandbox) -> None:
     with pytest.raises(RopoError):
         run(ARRIVED)
 
-    assert ["airflow.ropo.deliveries.undelivered:3|c"] == statsd.received()
+    assert ["airflow.ropo.deliveries.undelivered:3|c", "airflow.ropo.oldest_open:<time>"] == statsd.received()
 
 
 def test_a_broken_backend_stops_no_run(
