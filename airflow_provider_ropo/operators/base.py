@@ -269,10 +269,11 @@ class UsageplaceOperator(BaseOperator):
         if result.error is not None or is_empty:
             self._push(counts, context)
         if result.stopped is not None:
-            self._explain(result.stopped, summary, context, f"The run ended early: {result.stopped}")
-            raise result.stopped
+            self._explain(result.stopped, result, context, f"The run ended early: {result.stopped}")
+            # Where it came up first is of no use to the reader of a log.
+            raise result.stopped.with_traceback(None)
         if result.failure is not None:
-            self._explain(result.failure, summary, context)
+            self._explain(result.failure, result, context)
             raise result.failure if summary.retryable else without_retry(result.failure)
         if is_empty:
             self._end_empty()
@@ -280,9 +281,12 @@ class UsageplaceOperator(BaseOperator):
         add_counts_to_asset_events(self.outlets, counts, context)
         return counts
 
-    def _explain(self, error: RopoError, summary: DeliverySummary, context: Context, *reason: str) -> None:
+    def _explain(self, error: RopoError, result: RunResult, context: Context, *reason: str) -> None:
         """Let an error tell the counts first, then why, then what happens next: it is the end of a plain-text log."""
-        steps = next_steps(error, summary.as_dict(), retryable=summary.retryable, situation=Situation.of(self, context))
+        summary, situation = result.summary, Situation.of(self, context)
+        # Where the run had to stop, events are left that another try can send.
+        retryable = summary.retryable or result.stopped is not None
+        steps = next_steps(error, summary.as_dict(), retryable=retryable, situation=situation)
         counts = [str(summary)] if summary.events else []
         error.args = ("\n".join([*counts, *reason, *steps]), *error.args[1:])
 

@@ -556,9 +556,10 @@ def test_a_preview_leaves_what_is_approved(sandbox: Sandbox) -> None:
     ],
     ids=["a retry is left", "none is left"],
 )
-def test_a_red_run_ends_with_what_happens_next(sandbox: Sandbox, max_tries: int, step: str) -> None:
+@pytest.mark.parametrize("at", ["script", "script_sign_in"])
+def test_a_red_run_ends_with_what_happens_next(sandbox: Sandbox, at: str, max_tries: int, step: str) -> None:
     """The error has the counts first, then why the run ended, then what happens next."""
-    sandbox.script([Fault(status=429, headers={"Retry-After": "1000"})])
+    getattr(sandbox, at)([Fault(status=429, headers={"Retry-After": "1000"})])
     ti: Any = FakeTaskInstance()
     ti.max_tries = max_tries
 
