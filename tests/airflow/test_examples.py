@@ -18,22 +18,23 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("dag_id", "schedule"),
+    ("dag_id", "schedule", "before"),
     [
-        ("ropo_usageplace_events_daily", "CronDataIntervalTimetable"),
-        ("ropo_usageplace_events_after_load", "AssetTriggeredTimetable"),
-        ("ropo_usageplace_events_sharded", "CronDataIntervalTimetable"),
+        ("ropo_usageplace_events_daily", "CronDataIntervalTimetable", []),
+        ("ropo_usageplace_events_after_load", "AssetTriggeredTimetable", []),
+        ("ropo_usageplace_events_sharded", "CronDataIntervalTimetable", []),
+        ("ropo_usageplace_events_approved", "CronDataIntervalTimetable", ["preview", "approve"]),
     ],
 )
-def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str) -> None:
-    """Every example parses, and has the expected schedule."""
+def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str, before: list[str]) -> None:
+    """Every example parses, and has the expected schedule and tasks."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(dag_folder=ROOT / "example_dags")
 
     assert {} == bag.import_errors
     assert schedule == type(bag.dags[dag_id].timetable).__name__
-    assert ["report_usageplace_events"] == bag.dags[dag_id].task_ids
+    assert [*before, "report_usageplace_events"] == [task.task_id for task in bag.dags[dag_id].topological_sort()]
 
 
 def test_after_a_load_what_is_at_ropo_is_not_sent_again(
