@@ -1,8 +1,8 @@
 """Report to Ropo One only what a person has approved (Airflow 3.1 and later).
 
 The preview reads and checks the rows, and leaves the counts, the first payloads and a digest of exactly what would be
-posted. A person approves that under *Required Actions*. The report then posts just that: if anything differs by then, it
-refuses before its first post, and says what differs.
+posted. A person approves that under *Required Actions*. The report then posts just that: if anything differs by then,
+it refuses before its first post, and says what differs.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str, before
 
     assert {} == bag.import_errors
     assert schedule == type(bag.dags[dag_id].timetable).__name__
-    assert [*before, "report_usageplace_events"] == [task.task_id for task in bag.dags[dag_id].topological_sort()]
+    assert [*before, "report_usageplace_events"] == bag.dags[dag_id].task_ids
 
 
 def test_after_a_load_what_is_at_ropo_is_not_sent_again(
