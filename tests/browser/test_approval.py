@@ -18,7 +18,9 @@ pytestmark = pytest.mark.usefixtures("ropo_default")
 
 DAG_ID = "ropo_usageplace_events_approved"
 #: A day on which nobody else's rows landed, nor in the week before it.
-DATE, DAY = "2026-02-03T03:00:00Z", "2026-02-03"
+DAY = "2026-02-03"
+#: A run's logical date: no two runs may share one. Both runs look back from the same moment before it.
+DATES = {"approved": "2026-02-04T04:00:00Z", "changed": "2026-02-04T05:00:00Z"}
 WAITING = {"awaiting_input", "deferred"}
 COPY = """
 INSERT INTO field_work_outcome
@@ -46,7 +48,7 @@ def ask(airflow: Any, page: Page) -> Callable[[str], None]:
 
     def ask(run_id: str) -> None:
         airflow.ask(f"dags/{DAG_ID}", "PATCH", is_paused=False)
-        airflow.ask(f"dags/{DAG_ID}/dagRuns", "POST", dag_run_id=run_id, logical_date=DATE)
+        airflow.ask(f"dags/{DAG_ID}/dagRuns", "POST", dag_run_id=run_id, logical_date=DATES[run_id])
         approve = f"dags/{DAG_ID}/dagRuns/{quote(run_id)}/taskInstances/approve"
         airflow.wait_for(lambda: airflow.ask(approve)["state"] in WAITING, "the question")
         page.goto(f"{airflow.url}/dags/{DAG_ID}/runs/{quote(run_id)}/tasks/approve/required_actions")
