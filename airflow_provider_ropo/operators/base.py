@@ -27,7 +27,7 @@ from airflow_provider_ropo.task.next_step import Situation, next_steps
 from airflow_provider_ropo.task.no_retry import no_retry_on_misconfiguration, without_retry
 from airflow_provider_ropo.task.options import is_literal_rows, parse_bool
 from airflow_provider_ropo.task.redaction import RedactedRows
-from airflow_provider_ropo.task.report_publisher import report_publisher
+from airflow_provider_ropo.task.report_publisher import about_run, report_publisher
 
 XCOM_RETURN_KEY = "return_value"
 #: The XCom in which a preview leaves the digest of what would be sent.
@@ -177,8 +177,8 @@ class UsageplaceOperator(BaseOperator):
             refuse_empty_window(self._dates_used)
             options.check(self)
             target = self._target(context)
-            for each in (metrics, report):
-                each.set_server(server=target.server)
+            metrics.set_server(server=target.server)
+            report.set_about(**about_run(self, server=target.server, destination=target.destination))
             run_options = options.delivery_options(
                 self, timezone=target.timezone, preview=preview, needs_approval=self._needs_approval
             )

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import math
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
-from airflow_provider_ropo.errors import RopoError
+from airflow_provider_ropo.errors import (
+    RopoAuthenticationError,
+    RopoConfigurationError,
+    RopoError,
+    RopoLedgerError,
+    RopoUnavailableError,
+    RunRefusedError,
+    SupersededError,
+)
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 
 log = logging.getLogger(__name__)
@@ -20,11 +27,23 @@ log = logging.getLogger(__name__)
 LOG_EVERY, SHOW_EVERY = 10.0, 3.0
 #: After a report is published, none is for this number of times as long as that took: the calling thread waits for it.
 REST = 20
+#: Seconds: the longest pause after a report that was published, so that a reader's figures stay fresh, and the shortest
+#: after one that could not be.
+LONGEST_PAUSE = 12.0
 #: Characters of a text that are enough for a report, which has to stay small.
 LONGEST = 300
 READING, POSTING, ENDED = "reading", "posting", "ended"
 #: The XCom that holds a run's report, as :meth:`Report.as_dict` makes it.
 REPORT_KEY = "ropo_report"
+#: Why a run ended early, as a word for a page that has to tell what to do; the first class that fits.
+_STOPPED_BY: dict[type[RopoError], str] = {
+    RopoAuthenticationError: "sign_in",
+    RopoConfigurationError: "configuration",
+    SupersededError: "superseded",
+    RopoLedgerError: "ledger",
+    RopoUnavailableError: "unavailable",
+    RunRefusedError: "refused",
+}
 
 
 class Report:
@@ -48,10 +67,11 @@ class Report:
         self.summary = summary
         self._show = show
         self._clock = clock
-        self._about: dict[str, str | bool] = {"preview": preview}
+        self._about: dict[str, Any] = {"preview": preview}
         self._state = READING
         self._stopped_by: BaseException | None = None
         self._total = self._done = 0
+        self._published = True
         self._started = self._logged = self._show_again = clock()
 
     def __enter__(self) -> Self:
@@ -67,15 +87,15 @@ class Report:
         self._stopped_by = error or self._stopped_by
         self._publish()
 
-    def set_server(self, *, server: str) -> None:
-        """Note where the events go."""
-        self._about["server"] = server
+    def set_about(self, **about: Any) -> None:
+        """Add facts about the run: plain data, such as where the events go."""
+        self._about |= about
 
     def start_posting(self, total: int) -> None:
         """Begin to post that many events."""
         self._state, self._total = POSTING, total
         self._started = self._logged = self._clock()
-        if self._show_again < math.inf:
+        if self._published or self._started >= self._show_again:
             self._publish()
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -128,6 +148,8 @@ class Report:
             "counts": self.summary.as_dict(),
             **self.progress(),
             "stopped": None if self._stopped_by is None else _truncated(_in_words(self._stopped_by)),
+            "stopped_by": _kind_of(self._stopped_by),
+            "retry_after": getattr(self._stopped_by, "retry_after", None),
             "failures": [
                 {
                     "id": _truncated(failure.event_id),
@@ -172,12 +194,21 @@ class Report:
         began = self._clock()
         could = self._show(self.as_dict())
         ended = self._clock()
-        # What could not be shown is tried again at the end only: to find that out may take long.
-        self._show_again = ended + max(SHOW_EVERY, REST * (ended - began)) if could else math.inf
+        pause = max(SHOW_EVERY, REST * (ended - began))
+        # To find out that a report cannot be published may take long: then the next waits longer.
+        self._show_again = ended + (min(pause, LONGEST_PAUSE) if could else max(pause, LONGEST_PAUSE))
+        self._published = could
 
 
 def _truncated(text: str | None) -> str | None:
     return text if text is None or len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _kind_of(error: BaseException | None) -> str | None:
+    """Return why the run ended early, as one word; None if it did not."""
+    if error is None:
+        return None
+    return next((kind for error_class, kind in _STOPPED_BY.items() if isinstance(error, error_class)), "other")
 
 
 def _in_words(error: BaseException) -> str:

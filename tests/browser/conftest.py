@@ -12,12 +12,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -25,6 +27,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from airflow_provider_ropo.plugins.report import STATIC
 from airflow_provider_ropo.sandbox import Sandbox
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
@@ -33,9 +36,9 @@ BIN = Path(sys.executable).parent
 PICTURES = ROOT / "build" / "browser"
 
 DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
-#: Three days of work; the second has rows that are invalid or rejected.
+#: Three days of work; the last has rows that are invalid or rejected.
 LAST_DAY, DAYS = dt.date(2026, 1, 14), 3
-BAD_DAY = "2026-01-13"
+BAD_DAY = "2026-01-14"
 PASSWORDS = {"chief": "chief's own", "visitor": "visitor's own"}
 
 #: Seconds: the longest wait for anything, on a busy machine.
@@ -66,6 +69,15 @@ class Airflow:
         token = self._post("auth/token", {"username": "chief", "password": PASSWORDS["chief"]})["access_token"]
         return self._post(f"api/v2/{path}", body or None, method=method, Authorization=f"Bearer {token}")
 
+    def delete(self, path: str) -> int:
+        """Delete something by the REST API; return the status of the answer."""
+        token = self._post("auth/token", {"username": "chief", "password": PASSWORDS["chief"]})["access_token"]
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{self.url}/api/v2/{path}", method="DELETE", headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return int(answer.status)
+
     def _post(self, path: str, body: Any, method: str = "POST", **headers: str) -> Any:
         request = urllib.request.Request(  # noqa: S310 - loopback
             f"{self.url}/{path}",
@@ -94,6 +106,7 @@ class Airflow:
 
     def trigger(self, dag_id: str, run_id: str) -> None:
         """Start a run."""
+        self.ask(f"dags/{dag_id}", "PATCH", is_paused=False)
         self.ask(f"dags/{dag_id}/dagRuns", "POST", dag_run_id=run_id, logical_date=None)
 
     def wait_for_end(self, dag_id: str, run_id: str) -> str:
@@ -102,6 +115,11 @@ class Airflow:
         ended = {"success", "failed"}
         run = self.wait_for(lambda: (found := self.ask(path))["state"] in ended and found, f"the end of {run_id}")
         return str(run["state"])
+
+    def wait_for_state(self, dag_id: str, run_id: str, state: str, task: str = "report") -> Any:
+        """Wait until a task instance is in a state, and return it."""
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task}"
+        return self.wait_for(lambda: (found := self.ask(path))["state"] == state and found, f"{state} of {run_id}")
 
     def report_page(self, run_id: str, task: str = TASK_ID, dag_id: str = DAG_ID) -> str:
         """Return the address of a report; a mapped task is written ``task/mapped/0``."""
@@ -174,7 +192,7 @@ def airflow(home: Path, warehouse: Path) -> Iterator[Airflow]:
             assert start("db", "migrate").wait() == 0, running.log
             # Not `airflow standalone`, which would have its own auth manager.
             parts = [start(part) for part in ("api-server", "scheduler", "dag-processor")]
-            for dag_id in (DAG_ID, "trials", "endless"):
+            for dag_id in (DAG_ID, "trials", "settle_by_hand"):
                 running.wait_for(partial(running.ask, f"dags/{dag_id}"), dag_id)
             yield running
             for part in parts:
@@ -201,6 +219,9 @@ def _environment(airflow: Airflow, port: int, log_ports: list[int], warehouse: P
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow.home / "passwords.json"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "chief:admin,visitor:viewer",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "AIRFLOW__CORE__XCOM_BACKEND": "elsewhere.Elsewhere",
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": f"file://{airflow.home}/xcoms",
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "100",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[1]),
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
@@ -228,6 +249,33 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def files() -> Iterator[str]:
+    """Serve the files of the pages, without an Airflow; return their address."""
+    handler = partial(QuietHandler, directory=STATIC)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files, and logs nothing."""
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def script(browser: Browser, files: str) -> Iterator[Callable[[str, Any], Any]]:
+    """Return a shorthand that evaluates JavaScript beside the pages' modules, in Helsinki."""
+    context = browser.new_context(locale="en-GB", timezone_id="Europe/Helsinki")
+    page = context.new_page()
+    page.goto(f"{files}/icon.svg")
+    yield page.evaluate
+    context.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
@@ -47,19 +49,19 @@ def pick(page: Page, field: Locator, date: str, time: str) -> None:
 
 
 def trigger(page: Page, airflow: Any) -> str:
-    """Trigger the example for the last day of work, and return the run's name."""
+    """Trigger the example for the first day of work, and return the run's name."""
     airflow.ask(f"dags/{DAG_ID}", "PATCH", is_paused=False)
     page.goto(f"{airflow.url}/dags/{DAG_ID}")
     page.get_by_role("button", name="Trigger").click()
     form = page.get_by_role("dialog")
-    pick(page, form.get_by_text(re.compile(r"\d{4} \d\d:\d\d")), "2026/01/15", "12:00")
+    pick(page, form.get_by_text(re.compile(r"\d{4} \d\d:\d\d")), "2026/01/13", "12:00")
     with page.expect_response(lambda answer: answer.url.endswith("/dagRuns") and answer.ok) as answered:
         form.get_by_role("button", name="Trigger").click()
     return str(answered.value.json()["dag_run_id"])
 
 
 def backfill(page: Page, airflow: Any) -> None:
-    """Start a backfill over the three days of work and one without, and wait for its end."""
+    """Start a backfill over the three days of work and the day after, and wait for its end."""
     page.goto(f"{airflow.url}/dags/{DAG_ID}")
     page.get_by_role("button", name="Trigger").click()
     form = page.get_by_role("dialog")
@@ -99,10 +101,10 @@ def test_the_example_from_the_trigger_to_the_end(page: Page, airflow: Any, sandb
     backfill(page, airflow)
 
     expected = {
-        "2026-01-13": ("Done", "9 events reported: 9 new."),
-        "2026-01-14": ("Failed", "9 of 11 events are at Ropo One: 9 new."),
-        "2026-01-15": ("Done", "Nothing new: 9 events already known."),
-        "2026-01-16": ("Done", "No rows to report."),
+        "2026-01-13": ("Done", "Nothing new: 9 events already known."),
+        "2026-01-14": ("Done", "18 events reported: 9 new, 9 already known."),
+        "2026-01-15": ("Failed", "27 of 29 events are at Ropo One: 9 new, 18 already known."),
+        "2026-01-16": ("Failed", "27 of 29 events are at Ropo One: 27 already known."),
     }
     seen = {}
     for day in expected:
@@ -119,7 +121,9 @@ def is_quiet(page: Page, asked: list[str]) -> bool:
     return len(asked) == before
 
 
-def test_a_red_run_shows_which_rows_failed_and_what_to_do(page: Page, airflow: Any, take: Take) -> None:
+def test_a_red_run_shows_which_rows_failed_and_what_to_do(
+    page: Page, airflow: Any, sandbox: Sandbox, take: Take
+) -> None:
     """The report of a run with bad rows has a table of these rows, and tells what to do next."""
     page.goto(airflow.report_page(red_run(airflow)))
     frame = report(page)
@@ -128,12 +132,18 @@ def test_a_red_run_shows_which_rows_failed_and_what_to_do(page: Page, airflow: A
     head, *rows = ([text.strip() for text in row.inner_text().split("\t")] for row in frame.get_by_role("row").all())
 
     assert ["Event", "Usage place", "Status", "Reason", "HTTP"] == head
-    assert ["WO-0113-07", "643007572062443726", "Invalid", "–"] == [*rows[0][:3], rows[0][-1]]
-    assert ["WO-0113-09", "UNKNOWN-7781", "Rejected", "400"] == [*rows[1][:3], rows[1][-1]]
+    assert ["WO-0114-07", "643007572062443726", "Invalid", "–"] == [*rows[0][:3], rows[0][-1]]
+    assert ["WO-0114-09", "UNKNOWN-7781", "Rejected", "400"] == [*rows[1][:3], rows[1][-1]]
     assert "Ropo One needs the reason" in rows[0][3]
     assert "HTTP 400 Unknown usage place" in rows[1][3]
     assert ["1 rejected", "1 invalid"] == [mark.strip() for mark in frame.locator(".todo .mark").all_inner_texts()]
     expect(frame.locator(".todo")).to_contain_text("would reject it again. Fix the row in the source table.")
+    expect(frame.locator(".next")).to_contain_text(
+        "Airflow does not try this task instance again. When the rows are fixed, clear this task instance, or let a "
+        "later run read the same rows. With the ledger, nothing that is known to be delivered is posted again."
+    )
+    for fact in (f"to {sandbox.url} {sandbox.cid}", "ledger ropo_ledger (connection warehouse)"):
+        expect(frame.locator(".about").get_by_text(fact, exact=True)).to_be_visible()
     # The customer of the rejected row.
     assert "A125400" not in frame.locator("body").inner_html()
     take(page, "report-red")
@@ -170,7 +180,7 @@ def red_run(airflow: Any) -> str:
     found = airflow.ask(f"dags/{DAG_ID}/dagRuns?run_id_pattern={run_id}")["dag_runs"]
     if not found:
         airflow.ask(f"dags/{DAG_ID}", "PATCH", is_paused=False)
-        airflow.ask(f"dags/{DAG_ID}/dagRuns", "POST", dag_run_id=run_id, logical_date="2026-01-14T10:00:00Z")
+        airflow.ask(f"dags/{DAG_ID}/dagRuns", "POST", dag_run_id=run_id, logical_date="2026-01-15T10:00:00Z")
     assert "failed" == airflow.wait_for_end(DAG_ID, run_id)
     return run_id
 
@@ -239,7 +249,7 @@ def test_the_buttons_lead_to_ropo_one_and_to_the_report(page: Page, airflow: Any
     expect(link).to_be_visible()
     page.get_by_role("link", name="Report", exact=True).click()
 
-    expect(report(page).get_by_role("heading", level=1)).to_contain_text("of 11 events are at Ropo One")
+    expect(report(page).get_by_role("heading", level=1)).to_contain_text("of 29 events are at Ropo One")
     assert airflow.report_page(run_id) == page.url
 
 
@@ -257,10 +267,137 @@ def test_a_killed_task_is_not_shown_as_running(page: Page, airflow: Any, take: T
     expect(frame.get_by_role("heading", level=1)).to_have_text(
         re.compile(r"^The task stopped without a final report after \d+ of 900 events\.$")
     )
-    expect(frame.get_by_text("Events that were being sent at that time may have arrived")).to_be_visible()
+    expect(frame.locator(".note:visible")).to_have_text(
+        re.compile(r"^The task was killed.* These figures are from .* More events may have arrived since then"),
+    )
+    expect(frame.locator(".next")).to_contain_text("There is no ledger: a cleared task instance sends every row")
     # The whole bar means all 900 events; only the part of the posted events is filled.
     filled, whole = (frame.locator(part).bounding_box() for part in (".segment.status-delivered", ".bar"))
     assert filled is not None
     assert whole is not None
     assert filled["width"] < whole["width"] / 10
     take(page, "report-killed")
+
+
+def test_a_task_that_waits_for_its_next_try_is_shown_as_such(
+    page: Page, airflow: Any, sandbox: Sandbox, take: Take
+) -> None:
+    """The report tells when the next try is due; once the task instance is marked as failed, that nothing is sent."""
+    sandbox.script(Fault(status=503, usageplacecode="Pwaiting0") for _ in range(5))
+    airflow.trigger("waiting", "waits")
+    ended = airflow.wait_for_state("waiting", "waits", "up_for_retry")["end_date"]
+
+    page.goto(airflow.report_page("waits", "report", "waiting"))
+
+    next_step = report(page).locator(".next")
+    due = dt.datetime.fromisoformat(ended).astimezone(ZoneInfo("Europe/Helsinki")) + dt.timedelta(hours=1)
+    expect(next_step).to_contain_text("Try 2 of 3 is due at")
+    expect(next_step).to_contain_text(f"{due:%H:%M:%S}. There is no ledger")
+    assert {"Delivered": "1", "Undelivered": "1"} == figures(report(page))
+    take(page, "report-waiting")
+
+    airflow.ask("dags/waiting/dagRuns/waits/taskInstances/report", "PATCH", new_state="failed")
+
+    expect(next_step).to_contain_text("Airflow does not try this task instance again. Nothing sends the events")
+
+
+def test_a_refused_sign_in_names_the_connection_to_correct(page: Page, airflow: Any, sandbox: Sandbox) -> None:
+    """Nothing is tried again before a person has corrected the API code."""
+    wrong = {"conn_type": "ropo", "host": sandbox.url, "login": sandbox.cid, "password": "wrong"}
+    airflow.ask("connections", "POST", connection_id="ropo_wrong", **wrong)
+    airflow.trigger("refused_sign_in", "refused")
+    assert "failed" == airflow.wait_for_end("refused_sign_in", "refused")
+
+    page.goto(airflow.report_page("refused", "report", "refused_sign_in"))
+
+    expect(report(page).locator(".next")).to_contain_text(
+        'Correct the customer number and the API code in the connection "ropo_wrong". Airflow does not try this task '
+        "instance again."
+    )
+    assert {"Undelivered": "2"} == {name: number for name, number in figures(report(page)).items() if number != "0"}
+
+
+def test_a_report_that_is_kept_elsewhere(page: Page, airflow: Any, take: Take) -> None:
+    """With an XCom backend, the figures come from the task's state store, before Airflow 3.3 from an XCom."""
+    airflow.trigger("elsewhere", "kept")
+    airflow.wait_for_end("elsewhere", "kept")
+    frame, heading = report(page), report(page).get_by_role("heading", level=1)
+
+    page.goto(airflow.report_page("kept", "report", "elsewhere"))
+    expect(heading).to_have_text("1 of 2 events are at Ropo One: 1 new.")
+    expect(frame.locator(".note:visible")).to_contain_text(f"{airflow.home}/xcoms/elsewhere/kept/report/")
+    take(page, "report-elsewhere")
+    page.goto(airflow.report_page("kept", "before_33", "elsewhere"))
+    expect(heading).to_have_text("1 event reported: 1 new.")
+
+    path = "dags/elsewhere/dagRuns/kept/taskInstances/before_33/xcomEntries/ropo_progress"
+    assert airflow.delete(path) == 204
+    page.reload()
+    expect(heading).to_have_text("The report is stored elsewhere")
+    expect(frame.locator(".empty")).to_contain_text(f"{airflow.home}/xcoms/elsewhere/kept/before_33/")
+
+
+def test_failed_events_are_settled_from_the_report(page: Page, airflow: Any, sandbox: Sandbox, take: Take) -> None:
+    """The form has the ids of the failed events, and triggers the DAG that settles them."""
+    page.goto(airflow.report_page(red_run(airflow)))
+    frame = report(page)
+    frame.get_by_text("Settle these events by hand").click()
+    ids = frame.get_by_label("Event ids")
+    expect(ids).to_have_value("WO-0114-09")
+    frame.get_by_role("combobox", name="Events").select_option("invalid")
+    expect(ids).to_have_value("WO-0114-07")
+    take(page, "report-settle")
+
+    button = frame.get_by_role("button", name="Run settle_by_hand")
+    button.click()
+    assert [] == airflow.ask("dags/settle_by_hand/dagRuns")["dag_runs"]
+    frame.get_by_label("Settle as").select_option("closed")
+    frame.get_by_label("Reason").fill("Not worked on any more")
+    button.click()
+    link = frame.locator(".settle").get_by_role("link", name="manual__")
+    expect(link).to_be_visible()
+
+    (started,) = airflow.ask("dags/settle_by_hand/dagRuns")["dag_runs"]
+    assert {
+        "event_ids": ["WO-0114-07"],
+        "settle_as": "closed",
+        "reason": "Not worked on any more",
+        "conn_id": "warehouse",
+        "table": "ropo_ledger",
+        "destination": f"{sandbox.url} {sandbox.cid}",
+    } == started["conf"]
+    assert "chief" == started["triggering_user_name"]
+    link.click()
+    page.wait_for_url(f"{airflow.url}/dags/settle_by_hand/runs/{started['dag_run_id']}")
+
+
+def test_who_may_not_trigger_a_dag_settles_nothing(sign_in: Callable[..., Page], airflow: Any) -> None:
+    """Airflow decides who may settle: a viewer is told that he may not."""
+    airflow.trigger("trials", "viewed")
+    airflow.wait_for_end("trials", "viewed")
+    page = sign_in("visitor")
+    page.goto(f"{airflow.url}/ropo-one/report.html?dag_id=trials&task_id=refused&map_index=-1&run_id=viewed")
+
+    text = page.evaluate(FORBIDDEN)
+
+    assert "You may not trigger the DAG settle_by_hand." == text
+
+
+FORBIDDEN = """
+async () => {
+  const { settleSection } = await import("./settle.js");
+  const { element, update } = settleSection();
+  document.body.append(element);
+  const failures = [{ id: "e1", status: "rejected" }];
+  await update({ failures, ledger: { table: "t", conn_id: "c" }, destination: "d" });
+  element.querySelector("details").open = true;
+  element.querySelectorAll("select")[1].value = "closed";
+  element.querySelector("input").value = "no reason";
+  element.querySelector("form").requestSubmit();
+  const answer = element.querySelector("[role=status]");
+  while (!answer.textContent) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return answer.textContent;
+}
+"""

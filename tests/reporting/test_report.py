@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
-from airflow_provider_ropo.errors import RopoUnavailableError
+from airflow_provider_ropo.errors import (
+    RopoAuthenticationError,
+    RopoConfigurationError,
+    RopoError,
+    RopoLedgerError,
+    RopoUnavailableError,
+    RunRefusedError,
+    SupersededError,
+)
 from airflow_provider_ropo.reporting.report import LOG_EVERY, Report
 from airflow_provider_ropo.reporting.summary import REMEMBERED, DeliverySummary
 from doubles import FakeClock
@@ -73,19 +82,18 @@ class FakePublisher:
         self.published: list[dict[str, Any]] = []
         self._clock = clock
         self._takes = takes
-        self._works = works
+        self.works = works
 
     def __call__(self, report: dict[str, Any]) -> bool:
         self.published.append(report)
         self._clock.now += self._takes
-        return self._works
+        return self.works
 
 
 def watch(clock: FakeClock, publisher: FakePublisher, seconds: int) -> list[tuple[str, float]]:
     """Follow a run whose events arrive ten a second; return the state of each report that was published, and when."""
     summary, said = DeliverySummary(), list[tuple[str, float]]()
     with Report(summary, publisher, clock) as report:
-        report.set_server(server="https://rc.ropo24.fi")
         report.start_posting(10 * seconds)
         for number in range(10 * seconds):
             clock.now = max(clock.now, 1000.0 + number / 10)
@@ -106,22 +114,50 @@ def test_is_published_at_each_step_and_now_and_then_while_events_are_posted() ->
     assert [3.0, 6.0, 9.0] == [when for _, when in said[2:-1]]
 
 
-def test_a_slow_publisher_does_not_hold_up_the_posting() -> None:
-    """To show a report takes a small part of the time, however slow that is."""
+def test_a_slow_publisher_takes_a_small_part_of_the_time() -> None:
+    """A report that takes long to publish is published less often."""
+    clock = FakeClock()
+
+    said = watch(clock, FakePublisher(clock, takes=0.5), 100)
+
+    gaps = [later - earlier for (_, earlier), (_, later) in pairwise(said[2:-1])]
+    assert {10.5} == {round(gap, 1) for gap in gaps}
+
+
+def test_figures_are_never_older_than_fifteen_seconds() -> None:
+    """While events are posted, each report follows the one before soon, even if it takes long to publish."""
     clock = FakeClock()
 
     said = watch(clock, FakePublisher(clock, takes=2.0), 100)
 
-    assert ["reading", "posting", "posting", "posting", "ended"] == [state for state, _ in said]
+    assert 0 < max(later - earlier for (_, earlier), (_, later) in pairwise(said)) <= 15
 
 
-def test_a_broken_publisher_is_left_alone_until_the_end() -> None:
-    """To find out that nothing can be shown may take long: it is found out once, and tried once more."""
+def test_a_broken_publisher_is_left_alone_for_long() -> None:
+    """If it takes long to find out that nothing can be published, it is not tried again soon, but at the end."""
     clock = FakeClock()
 
     said = watch(clock, FakePublisher(clock, takes=30.0, works=False), 100)
 
     assert ["reading", "ended"] == [state for state, _ in said]
+
+
+def test_a_publisher_that_works_again_is_used_again() -> None:
+    """After one report that could not be published, the figures are fresh again within fifteen seconds."""
+    clock = FakeClock()
+    publisher = FakePublisher(clock, works=False)
+    with Report(DeliverySummary(), publisher, clock) as report:
+        report.start_posting(100)
+        publisher.works = True
+        states = []
+        for _ in range(30):
+            clock.now += 0.5
+            report.publish()
+            states.append(len(publisher.published))
+
+    assert 1 == states[0]
+    assert "posting" == publisher.published[1]["state"]
+    assert states[-1] >= 2
 
 
 NOON = dt.datetime(2024, 1, 4, 12, tzinfo=dt.UTC)
@@ -134,13 +170,13 @@ def test_says_everything_about_the_run() -> None:
     summary.add(Delivery(DeliveryStatus.INVALID, None, detail="row 3: time: is missing"))
 
     with Report(summary, publisher, clock) as report:
-        report.set_server(server="https://rc.ropo24.fi")
+        report.set_about(server="https://rc.ropo24.fi", ledger=None)
         report.start_posting(4)
         clock.now += 2.0
         report.on_delivery(delivered(1))
         rejected = Delivery(DeliveryStatus.REJECTED, "e2", "RE2", "HTTP 400 unknown", 400, 1, event_time=NOON)
         report.on_delivery(rejected)
-        report.stop(RopoUnavailableError("20 events in a row did not arrive"))
+        report.stop(RopoUnavailableError("20 events in a row did not arrive", retry_after=300.0))
 
     last = publisher.published[-1]
     assert last.pop("updated_at")
@@ -148,6 +184,7 @@ def test_says_everything_about_the_run() -> None:
         "state": "ended",
         "preview": False,
         "server": "https://rc.ropo24.fi",
+        "ledger": None,
         "counts": {"rows": 6, "events": 3} | NOTHING | {"delivered": 1, "rejected": 1, "invalid": 1},
         "total": 4,
         "done": 2,
@@ -155,6 +192,8 @@ def test_says_everything_about_the_run() -> None:
         "per_second": 1.0,
         "seconds_left": 2,
         "stopped": "20 events in a row did not arrive",
+        "stopped_by": "unavailable",
+        "retry_after": 300.0,
         "sample": [],
         "oldest_open": "2024-01-04 12:00:00+00:00",
         "longest_lag": None,
@@ -204,3 +243,26 @@ def test_ends_with_the_error_that_ended_the_run() -> None:
     assert ["nothing gets through", "ValueError; the task's log says more"] == [
         seen["stopped"] for seen in publisher.published if seen["state"] == "ended"
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        pytest.param(RopoAuthenticationError("no"), "sign_in", id="sign-in"),
+        pytest.param(RopoConfigurationError("no"), "configuration", id="configuration"),
+        pytest.param(RopoLedgerError("no"), "ledger", id="ledger"),
+        pytest.param(SupersededError("no"), "superseded", id="superseded"),
+        pytest.param(RunRefusedError("no"), "refused", id="refused"),
+        pytest.param(RopoUnavailableError("no"), "unavailable", id="unavailable"),
+        pytest.param(RopoError("told to stop"), "other", id="another"),
+        pytest.param(KeyboardInterrupt(), "other", id="not ours"),
+        pytest.param(None, None, id="none"),
+    ],
+)
+def test_tells_in_one_word_why_it_ended_early(error: BaseException | None, kind: str | None) -> None:
+    """A page needs no error text to tell what to do."""
+    report = Report(DeliverySummary())
+    if error is not None:
+        report.stop(error)
+
+    assert kind == report.as_dict()["stopped_by"]

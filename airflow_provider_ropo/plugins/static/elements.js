@@ -20,6 +20,7 @@ const SHAPES = {
   wait: "M12 7v5.5l3.5 2M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18",
   active: "M12 3a9 9 0 1 0 9 9",
   quiet: "M6 12h12",
+  preview: "M2 12s4-6.5 10-6.5S22 12 22 12s-4 6.5-10 6.5S2 12 2 12M12 9.5a2.5 2.5 0 1 0 0 5 2.5 2.5 0 0 0 0-5",
 };
 
 /** Create an element: `make("p", { class: "note" }, "text", child)`. */
@@ -59,10 +60,12 @@ export function statusMark(key, label) {
 export function bar() {
   const segments = STATUSES.map(({ key }) => make("span", { class: `segment status-${key}` }));
   const element = make("div", { class: "bar", role: "img" }, ...segments);
-  element.show = ({ counts, state, total }) => {
+  element.show = (report) => {
+    const { counts, state, total } = report;
     const all = state === "ended" ? counts.events : Math.max(total + counts.invalid, counts.events);
     element.hidden = all === 0;
-    element.setAttribute("aria-label", countsText(counts) || "no events yet");
+    element.setAttribute("aria-label", countsText(report) || "no events yet");
+    element.classList.toggle("preview", Boolean(report.preview));
     STATUSES.forEach(({ key }, index) => {
       const number = counts[key] ?? 0;
       segments[index].style.flexBasis = `${(100 * number) / Math.max(all, 1)}%`;
@@ -86,6 +89,7 @@ export function figures() {
       numbers.get(key).textContent = formatNumber(number);
       labels.get(key).textContent = label;
       items[index].title = means;
+      // The rarer statuses take no room while they have no events.
       items[index].classList.toggle("none", number === 0);
     });
   };

@@ -2,7 +2,10 @@
 
 import { fetchReport, fetchTask, HttpError, idsFromQuery, isFinal, poll } from "./airflow.js";
 import { badge, bar, emptyState, figures, make, statusMark } from "./elements.js";
+import { interruption, nextSteps, statusStep } from "./next_steps.js";
+import { settleSection } from "./settle.js";
 import {
+  destinationText,
   formatNumber,
   formatTime,
   progressText,
@@ -33,12 +36,14 @@ async function refresh() {
   try {
     // The task instance first: a task publishes its last report before it ends.
     const task = await fetchTask(ids);
-    const report = await fetchReport(ids);
-    if (report === null) {
+    const published = await fetchReport(ids);
+    if (published === null) {
       showNoReport(task);
+    } else if (published.report === null) {
+      showElsewhere(published.stored);
     } else {
       show("report", ...view.nodes);
-      view.update(report, task);
+      view.update(published, task);
     }
     return isFinal(task.state) ? null : task.state === "up_for_retry" ? LONG_DELAY : SHORT_DELAY;
   } catch (error) {
@@ -63,6 +68,19 @@ function showNoReport({ state, operator }) {
   return show("waiting", emptyState("Not started yet", "The report will appear here as soon as the task runs."));
 }
 
+function showElsewhere(stored) {
+  show(
+    "elsewhere",
+    emptyState(
+      "The report is stored elsewhere",
+      "An XCom backend of this Airflow keeps the report outside Airflow's database, and Airflow's API gives only " +
+        `what stands in its place: ${stored}`,
+      "The task's log has the counts and the reasons. With XComObjectStorageBackend, an xcom_objectstorage_threshold " +
+        "of 150000 bytes or more keeps each report in the database.",
+    ),
+  );
+}
+
 function showError(error) {
   if (!(error instanceof HttpError) || ![401, 403, 404, 422].includes(error.status)) {
     // The error may be temporary: the current view stays, and the next refresh may succeed.
@@ -74,7 +92,8 @@ function showError(error) {
   if (error.status === 401) {
     show("401", emptyState("You are signed out", "Reload Airflow's page to sign in."));
   } else if (error.status === 403) {
-    show("403", emptyState("You do not have access", "The report is an XCom, and you may not read the XComs of this DAG."));
+    const reason = "The report is an XCom, and you may not read the XComs of this DAG.";
+    show("403", emptyState("You do not have access", reason));
   } else {
     show("404", emptyState("Task instance not found", "For a mapped task, first choose one of its instances."));
   }
@@ -90,11 +109,14 @@ function makeView() {
   const statusBar = bar();
   const progress = make("p", { class: "progress", role: "progressbar", "aria-label": "Progress", hidden: "" });
   const statusFigures = figures();
+  const elsewhere = make("p", { class: "note tone-quiet", hidden: "" });
+  const next = make("section", { class: "next", hidden: "" });
   const todo = make("ul", { class: "todo", "aria-label": "What to do next", hidden: "" });
   const failures = make("section", { class: "failures", hidden: "" });
+  const settle = settleSection();
   let shownFailures = "";
 
-  function update(report, task) {
+  function update({ report, stored, age }, task) {
     const { counts } = report;
     const tryEnded = task.state !== "running";
     const running = report.state !== "ended" && !tryEnded;
@@ -103,14 +125,17 @@ function makeView() {
     setText(sentence, status.sentence);
     facts.replaceChildren(...factsOf(report));
     showNote(stopped, report.stopped && `The run ended early: ${report.stopped}`);
-    showNote(interrupted, report.state !== "ended" && tryEnded && INTERRUPTED);
+    showNote(interrupted, interruption(report, task, age));
+    showNote(elsewhere, stored && elsewhereText(stored));
     statusBar.show(report);
     progress.hidden = !(running && report.state === "posting");
     showProgress(progress, report);
     statusFigures.show(counts, statusesFor(report));
+    statusFigures.classList.toggle("preview", Boolean(report.preview));
     statusFigures.hidden = counts.events === 0 && !running;
-    const statuses = running ? [] : statusesWithEvents(counts, report).filter(({ todo: text }) => text);
-    todo.replaceChildren(...statuses.map(todoItem));
+    showNext(next, tryEnded ? nextSteps(report, task) : []);
+    const statuses = running || report.preview ? [] : statusesWithEvents(counts).filter(({ good }) => !good);
+    todo.replaceChildren(...statuses.map((status) => todoItem(status, report)));
     todo.hidden = todo.childElementCount === 0;
     const newFailures = JSON.stringify([report.failures, report.not_good]);
     if (newFailures !== shownFailures) {
@@ -118,15 +143,31 @@ function makeView() {
       failures.replaceChildren(...failureTable(report));
       failures.hidden = report.failures.length === 0;
     }
+    settle.update(tryEnded ? report : null);
   }
 
   const head = make("header", {}, make("div", { class: "run-status", role: "status" }, statusBadge, sentence), facts);
-  return { nodes: [head, stopped, interrupted, statusBar, progress, statusFigures, todo, failures], update };
+  const notes = [stopped, interrupted, elsewhere];
+  const nodes = [head, ...notes, statusBar, progress, statusFigures, next, todo, failures, settle.element];
+  return { nodes, update };
 }
 
-const INTERRUPTED =
-  "It was killed, or its worker was lost. These are the last figures that it published. " +
-  "Events that were being sent at that time may have arrived.";
+function elsewhereText(stored) {
+  return (
+    "An XCom backend of this Airflow keeps the whole report outside Airflow's database. These are its figures; the " +
+    `events that failed are in the task's log, and here: ${stored}`
+  );
+}
+
+function showNext(element, sentences) {
+  const text = sentences.join(" ");
+  element.hidden = text === "";
+  if (element.textContent !== `${NEXT}${text}`) {
+    element.replaceChildren(make("h2", {}, NEXT), make("p", {}, text));
+  }
+}
+
+const NEXT = "What happens next";
 
 /** Change an element only if its text changes, so that a screen reader reads nothing twice. */
 function setText(element, text, makeContent = () => text) {
@@ -142,11 +183,18 @@ function showNote(element, text) {
 
 function factsOf(report) {
   const facts = [make("span", {}, `${quantity(report.counts.rows, "row")} read`)];
-  if (report.server) {
-    facts.push(make("span", {}, report.server.replace(/^https:\/\//, "")));
+  const destination = destinationText(report);
+  if (destination) {
+    facts.push(make("span", {}, `to ${destination}`));
+  }
+  if (report.ledger) {
+    facts.push(make("span", {}, `ledger ${report.ledger.table} (connection ${report.ledger.conn_id})`));
+  } else if (report.ledger === null) {
+    facts.push(make("span", {}, "no ledger"));
   }
   const time = make("time", { datetime: report.updated_at }, formatTime(report.updated_at));
-  facts.push(make("span", {}, report.state === "ended" ? "ended " : "as of ", time));
+  const states = { ended: "ended ", reading: "reading since ", posting: "as of " };
+  facts.push(make("span", {}, states[report.state] ?? "as of ", time));
   return facts;
 }
 
@@ -158,8 +206,9 @@ function showProgress(element, report) {
   element.setAttribute("aria-valuetext", element.textContent);
 }
 
-function todoItem({ key, label, number, todo }) {
-  return make("li", {}, statusMark(key, `${formatNumber(number)} ${label.toLowerCase()}`), " ", make("span", {}, todo));
+function todoItem({ key, label, number }, report) {
+  const text = make("span", {}, statusStep(key, report));
+  return make("li", {}, statusMark(key, `${formatNumber(number)} ${label.toLowerCase()}`), " ", text);
 }
 
 const COLUMNS = [
@@ -170,7 +219,7 @@ const COLUMNS = [
   ["HTTP", "http_status"],
 ];
 
-function failureTable({ failures, not_good: total }) {
+function failureTable({ failures, not_good: total, preview }) {
   const labels = Object.fromEntries(statusesFor({}).map(({ key, label }) => [key, label]));
   const limit = failures.length < total ? `First ${formatNumber(failures.length)} of ` : "";
   const head = COLUMNS.map(([name, key]) => make("th", { scope: "col", class: key }, name));
@@ -179,7 +228,7 @@ function failureTable({ failures, not_good: total }) {
   );
   // The elements have these roles anyway, but lose them on a narrow screen, where rows are shown as cards.
   return [
-    make("h2", {}, `${limit}${quantity(total, "event")} not at Ropo One`),
+    make("h2", {}, `${limit}${quantity(total, "event")} ${preview ? "that would not be posted" : "not at Ropo One"}`),
     make(
       "table",
       { role: "table" },

@@ -2,26 +2,65 @@
 
 import { fetchLatest, fetchReport, fetchTask, HttpError, isFinal, navigateParent, poll, reportUrl } from "./airflow.js";
 import { badge, bar, emptyState, make } from "./elements.js";
-import { formatNumber, formatTime, progressText, runStatus, STATUSES } from "./words.js";
+import { isRecent, isWanted, makeFilters } from "./filters.js";
+import { openEvents } from "./open_events.js";
+import {
+  destinationText,
+  formatNumber,
+  formatTime,
+  progressText,
+  quantity,
+  runStatus,
+  STATUSES,
+} from "./words.js";
 
-const MAX_RUNS = 50;
+/** Runs that are looked at, at first and with each "more". */
+const STEP = 50;
 /** Requests at the same time; few, to keep the load on Airflow low. */
 const MAX_CONCURRENT = 6;
 /** Milliseconds between two refreshes: while a run is in progress, and while none is. */
 const SHORT_DELAY = 5000;
 const LONG_DELAY = 30_000;
 
+const OPEN_NOW =
+  "“Open now” follows from the reports of later runs of the same task. What a person settled in the ledger, or " +
+  "sent in another way, is not known here.";
+
 const page = document.getElementById("runs");
 /** Runs that have been fetched; one is used again until its report or its task instance changes. */
 const cache = new Map();
+const filters = makeFilters(restart);
+const more = make("button", { type: "button" }, `Look at ${STEP} more`);
+const list = make("section", {});
+const summary = make("p", { class: "about", role: "status" });
+const about = "The latest runs of each task that reports to Ropo One, newest first";
+const frame = [
+  make("header", {}, make("h1", {}, "Ropo One"), make("p", { class: "about" }, about)),
+  filters.element,
+  list,
+  make("footer", {}, summary, more, make("p", { class: "about" }, OPEN_NOW)),
+];
+let count = STEP;
 let shownContent = "";
+
+more.addEventListener("click", () => {
+  count += STEP;
+  refreshNow();
+});
+
+function restart() {
+  count = STEP;
+  refreshNow();
+}
 
 async function refresh() {
   try {
-    const entries = await fetchLatest(MAX_RUNS);
+    const { dag } = filters.values;
+    const wanted = { dag, isRecent: ({ timestamp }) => isRecent(filters.values, timestamp) };
+    const { entries, hasMore } = await fetchLatest(count, wanted);
     const runs = (await mapConcurrently(entries, fetchRun)).filter(Boolean);
-    show(runs);
-    return runs.some(({ task }) => !isFinal(task.state)) ? SHORT_DELAY : LONG_DELAY;
+    show(runs, hasMore);
+    return runs.some(({ task, report }) => report && !isFinal(task.state)) ? SHORT_DELAY : LONG_DELAY;
   } catch (error) {
     return showError(error);
   }
@@ -51,13 +90,17 @@ async function fetchRun(entry) {
   }
   try {
     const task = await fetchTask(ids);
-    const report = await fetchReport(ids);
-    const run = report && { ids, entry, task, report };
+    const published = await fetchReport(ids);
+    const run = published && { ids, entry, task, ...published };
     cache.set(name, run);
     return run;
   } catch (error) {
     if (error instanceof HttpError && [403, 404].includes(error.status)) {
       return null;
+    }
+    if (error instanceof HttpError && error.status !== 401) {
+      // One run that Airflow cannot give must not hide the others.
+      return { ids, entry, task: { state: null }, report: null, stored: null };
     }
     throw error;
   }
@@ -81,49 +124,97 @@ function showError(error) {
   return null;
 }
 
-function show(runs) {
-  const content = JSON.stringify(runs.map(({ ids, task, report }) => [ids, task.state, report]));
+function show(runs, hasMore) {
+  const found = runs.map((run) => ({ ...run, open: openEvents(run, runs) }));
+  const wanted = found.filter((run) => isWanted(filters.values, run));
+  const rows = wanted.map(({ ids, task, report, open }) => [ids, task.state, report, open]);
+  const content = JSON.stringify([rows, runs.length, hasMore, filters.values]);
   if (content === shownContent) {
     return;
   }
-  shownContent = content;
-  if (runs.length === 0) {
-    page.replaceChildren(
-      emptyState("No reports yet", "The runs of UsageplaceEventOperators that you may see will be listed here."),
-    );
-    return;
+  if (!frame[0].isConnected) {
+    page.replaceChildren(...frame);
   }
-  const headings = ["Run", "Updated", "Result", ...STATUSES.map(({ label }) => label)];
-  page.replaceChildren(
-    make("header", {}, make("h1", {}, "Ropo One"), make("p", { class: "about" }, make("span", {}, "Latest runs, newest first"))),
-    make(
-      "table",
-      { role: "table" },
-      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...headings.map(headerCell))),
-      make("tbody", { role: "rowgroup" }, ...runs.map(rowOf)),
-    ),
+  shownContent = content;
+  filters.offer(runs.map(({ ids, entry }) => entry.dag_display_name ?? ids.dagId));
+  const isFiltered = Object.values(filters.values).some(Boolean);
+  list.replaceChildren(wanted.length ? table(wanted) : nothing(isFiltered));
+  summary.textContent = runs.length ? summaryText(found, wanted, isFiltered) : "";
+  more.hidden = !hasMore;
+}
+
+function summaryText(found, wanted, isFiltered) {
+  const runs = quantity(found.length, "run");
+  const open = `${formatNumber(found.filter((run) => run.open.isOpen).length)} may have open events.`;
+  const matching = `${formatNumber(wanted.length)} of the latest ${runs} match the filters`;
+  return `${isFiltered ? matching : `The latest ${runs}`}; ${open}`;
+}
+
+function nothing(isFiltered) {
+  return isFiltered
+    ? emptyState("No run matches the filters", "Change the filters, or look at more runs.")
+    : emptyState("No reports yet", "The runs of UsageplaceEventOperators that you may see will be listed here.");
+}
+
+function table(runs) {
+  // A status that none of the runs has needs no column. In a preview, "undelivered" means "would be posted".
+  const statuses = STATUSES.filter(
+    ({ key }) => key === "delivered" || runs.some(({ report }) => report && countOf(report, key)),
   );
+  const headings = ["Run", "Updated", "Result", "Open now", ...statuses.map(({ label }) => label)];
+  return make(
+    "table",
+    { role: "table" },
+    make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...headings.map(headerCell))),
+    make("tbody", { role: "rowgroup" }, ...runs.map((run) => rowOf(run, statuses))),
+  );
+}
+
+function countOf(report, key) {
+  return report.preview && key === "undelivered" ? null : (report.counts[key] ?? 0);
 }
 
 function headerCell(name, index) {
   return make("th", { scope: "col", role: "columnheader", class: index > 2 ? "count" : null }, name);
 }
 
-function rowOf({ ids, entry, task, report }) {
+function rowOf({ ids, entry, task, report, stored, open }, statuses) {
+  const time = make("time", { datetime: entry.timestamp }, formatTime(report?.updated_at ?? entry.timestamp));
+  return make(
+    "tr",
+    { role: "row", class: report?.preview ? "preview" : null },
+    make("td", { role: "cell", class: "name" }, reportLink(ids, entry), report && destination(report)),
+    make("td", { role: "cell", class: "time" }, time),
+    make("td", { role: "cell", class: "result" }, ...(report ? result(report, task) : [unreadable(stored)])),
+    openCell(open),
+    ...statuses.map(({ key, label }) => countCell(key, label, report ? countOf(report, key) : null)),
+  );
+}
+
+function openCell({ text, means, isOpen }) {
+  const none = isOpen ? "" : " none";
+  return make("td", { role: "cell", class: `count open${none}`, "data-name": "Open now", title: means }, text);
+}
+
+function destination(report) {
+  const text = destinationText(report);
+  return text ? make("span", { class: "detail" }, `to ${text}`) : null;
+}
+
+function result(report, task) {
   const status = runStatus(report, task.state, task.state !== "running");
   const statusBar = bar();
   const posting = status.tone === "active" && report.state === "posting";
-  const sentence = posting ? progressText(report) : status.sentence;
   statusBar.show(report);
-  const time = make("time", { datetime: report.updated_at }, formatTime(report.updated_at));
-  return make(
-    "tr",
-    { role: "row" },
-    make("td", { role: "cell", class: "name" }, reportLink(ids, entry)),
-    make("td", { role: "cell", class: "time" }, time),
-    make("td", { role: "cell", class: "result" }, make("div", {}, badge(status), make("span", {}, sentence)), statusBar),
-    ...STATUSES.map(({ key, label }) => countCell(key, label, report.counts[key] ?? 0)),
-  );
+  const sentence = posting ? progressText(report) : status.sentence;
+  return [make("div", {}, badge(status), make("span", {}, sentence)), statusBar];
+}
+
+function unreadable(stored) {
+  const text = stored
+    ? "An XCom backend keeps this report outside Airflow's database."
+    : "Airflow does not give this report.";
+  return make("div", {}, badge({ label: "Not readable", tone: "quiet" }), make("span", {}, text));
 }
 
 /** A link to the run's report: the names of the DAG, the task and the run. */
@@ -135,8 +226,9 @@ function reportLink(ids, { dag_display_name: dagName, task_display_name: taskNam
 }
 
 function countCell(key, label, number) {
-  const zero = number === 0 ? " none" : "";
-  return make("td", { role: "cell", class: `count status-${key}${zero}`, "data-name": label }, formatNumber(number));
+  const none = number ? "" : " none";
+  const text = number === null ? "–" : formatNumber(number);
+  return make("td", { role: "cell", class: `count status-${key}${none}`, "data-name": label }, text);
 }
 
-poll(refresh);
+const refreshNow = poll(refresh);

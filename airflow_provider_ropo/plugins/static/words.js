@@ -1,46 +1,16 @@
 // The text of the pages. Pure functions: a report and a task instance's state go in, text comes out.
 
-/** Every delivery status, in the order of display. `todo` tells a person what to do; it is shown below the bar. */
+/** Every delivery status, in the order of display; `good`: nothing is left to be done. */
 export const STATUSES = [
   { key: "delivered", label: "Delivered", means: "Ropo One has it", good: true },
   { key: "already_delivered", label: "Already delivered", means: "Ropo One had it before this run", good: true },
-  {
-    key: "rejected",
-    label: "Rejected",
-    means: "Ropo One rejected it, and would reject it again",
-    todo: "Ropo One rejected it, and would reject it again. Fix the row in the source table.",
-  },
-  {
-    key: "invalid",
-    label: "Invalid",
-    means: "The row cannot become an event",
-    todo: "The row cannot become an event. Fix the row in the source table.",
-  },
-  {
-    key: "changed",
-    label: "Changed",
-    means: "Ropo One has an earlier version of it",
-    todo: "Ropo One has an earlier version of it. If the new content is right, run the task once with redeliver='changed'; otherwise fix the row in the source table.",
-  },
-  {
-    key: "undelivered",
-    label: "Undelivered",
-    means: "It did not arrive",
-    todo: "It did not arrive. The next try, or a later run that reads the row, sends it.",
-  },
-  {
-    key: "unconfirmed",
-    label: "Unconfirmed",
-    means: "It may have arrived",
-    todo: "It was sent, but no answer came: it may have arrived. The next try, or a later run that reads the row, sends it again with the same id, unless the task is set to hold such events.",
-  },
-  {
-    key: "held",
-    label: "Held",
-    means: "It waits for an earlier event, or for another run",
-    todo: "An earlier event of the same usage place has not arrived, or another run is sending this event. The next try, or a later run that reads the row, checks it again.",
-  },
-  { key: "closed", label: "Closed", means: "A person has closed it: it is not sent" },
+  { key: "rejected", label: "Rejected", means: "Ropo One rejected it, and would reject it again" },
+  { key: "invalid", label: "Invalid", means: "The row cannot become an event" },
+  { key: "changed", label: "Changed", means: "Ropo One has an earlier version of it" },
+  { key: "undelivered", label: "Undelivered", means: "It did not arrive" },
+  { key: "unconfirmed", label: "Unconfirmed", means: "It may have arrived" },
+  { key: "held", label: "Held", means: "It waits for an earlier event, or for another run" },
+  { key: "closed", label: "Closed", means: "A person has closed it: it is not sent", good: true },
 ];
 
 const wholeNumber = new Intl.NumberFormat();
@@ -66,18 +36,32 @@ export function formatTime(text) {
   }
 }
 
-/** "about 2 min left"; empty if the time is unknown. */
-export function timeLeft(seconds) {
-  if (seconds === null || seconds === undefined) {
-    return "";
+/** The day in the same zone, as a date field has it: "2026-01-31". */
+export function dayOf(text) {
+  const parts = { year: "numeric", month: "2-digit", day: "2-digit" };
+  const chosenZone = (localStorage.getItem("timezone") ?? "").replaceAll('"', "");
+  const inZone = (timeZone) => new Intl.DateTimeFormat("en-CA", { ...parts, timeZone }).format(new Date(text));
+  try {
+    return inZone(chosenZone || undefined);
+  } catch {
+    return inZone(undefined);
   }
+}
+
+/** "45 s", "12 min", "3 h". */
+export function duration(seconds) {
   if (seconds < 90) {
-    return `about ${formatNumber(Math.max(seconds, 1))} s left`;
+    return `${formatNumber(Math.max(Math.round(seconds), 1))} s`;
   }
   if (seconds < 5400) {
-    return `about ${formatNumber(Math.round(seconds / 60))} min left`;
+    return `${formatNumber(Math.round(seconds / 60))} min`;
   }
-  return `about ${oneDecimal.format(seconds / 3600)} h left`;
+  return `${oneDecimal.format(seconds / 3600)} h`;
+}
+
+/** "about 2 min left"; empty if the time is unknown. */
+export function timeLeft(seconds) {
+  return seconds === null || seconds === undefined ? "" : `about ${duration(seconds)} left`;
 }
 
 /** "142 of 400 events, 24.8 a second, about 11 s left". */
@@ -89,7 +73,7 @@ export function progressText(report) {
 
 /** The statuses with the labels of this report: in a preview, "undelivered" means "would be posted". */
 export function statusesFor({ preview }) {
-  const wouldBe = { key: "undelivered", label: "Would be posted", means: "A run would post it" };
+  const wouldBe = { key: "undelivered", label: "Would be posted", means: "A run would post it", good: true };
   return preview ? STATUSES.map((status) => (status.key === "undelivered" ? wouldBe : status)) : STATUSES;
 }
 
@@ -101,14 +85,14 @@ export function statusesWithEvents(counts, report = {}) {
 }
 
 /** "6 delivered, 3 already delivered". */
-export function countsText(counts) {
-  return statusesWithEvents(counts)
+export function countsText(report) {
+  return statusesWithEvents(report.counts, report)
     .map(({ number, label }) => `${formatNumber(number)} ${label.toLowerCase()}`)
     .join(", ");
 }
 
 /**
- * The status of a run: a label, a tone ("good", "bad", "wait", "active" or "quiet") and a sentence.
+ * The status of a run: a label, a tone ("good", "bad", "wait", "active", "preview" or "quiet") and a sentence.
  *
  * @param tryEnded whether this try of the task instance has ended, so that its report no longer changes.
  */
@@ -116,8 +100,8 @@ export function runStatus(report, state, tryEnded) {
   if (report.state !== "ended") {
     return tryEnded ? interruptedStatus(report, state) : runningStatus(report);
   }
-  if (report.preview) {
-    return { label: "Preview", tone: state === "failed" ? "bad" : "quiet", sentence: previewSentence(report) };
+  if (report.preview && !report.stopped) {
+    return { label: "Preview", tone: state === "failed" ? "bad" : "preview", sentence: previewSentence(report) };
   }
   const sentence = resultSentence(report);
   if (report.stopped) {
@@ -135,9 +119,24 @@ export function runStatus(report, state, tryEnded) {
   return { ...endedStatus(report, state), sentence };
 }
 
+/** How many events of an ended run are neither at Ropo One nor closed. */
+export function missingEvents({ counts }) {
+  return STATUSES.filter(({ good }) => !good).reduce((sum, { key }) => sum + (counts[key] ?? 0), 0);
+}
+
+/** Where a run's events go: "rc.ropo24.fi 1000011", or the connection's own name for it, with the server. */
+export function destinationText({ destination, server }) {
+  const short = (text) => text.replace(/^https:\/\//, "");
+  if (!destination || !server || destination.includes(server)) {
+    return short(destination || server || "");
+  }
+  return `${destination} (${short(server)})`;
+}
+
 /** Green only if Airflow calls the task a success and every event is at Ropo One. */
-function endedStatus({ counts }, state) {
-  const missing = counts.events > counts.delivered + counts.already_delivered + (counts.closed ?? 0);
+function endedStatus(report, state) {
+  const { counts } = report;
+  const missing = missingEvents(report) > 0;
   if (state !== "success") {
     return { label: "Ended", tone: missing ? "wait" : "quiet" };
   }

@@ -18,6 +18,7 @@ from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.links.ropo import REPORT_ROUTE
 from airflow_provider_ropo.plugins.report import PREFIX, REPORT_VIEW, STATIC, Pages, RopoPlugin
 from airflow_provider_ropo.reporting.report import REPORT_KEY
+from airflow_provider_ropo.task.report_publisher import PROGRESS_KEY
 
 FILES = sorted(path.name for path in STATIC.iterdir())
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "javascript", ".svg": "image/svg+xml"}
@@ -92,10 +93,11 @@ def test_nothing_comes_from_elsewhere(name: str) -> None:
 
 
 def test_both_sides_speak_of_the_same() -> None:
-    """The pages read the XCom that the operator pushes, know every delivery status, and link to the tab."""
+    """The pages read what the operator publishes, know every delivery status, and link to the tab."""
     scripts = {path.name: path.read_text() for path in STATIC.glob("*.js")}
 
     assert f'REPORT_KEY = "{REPORT_KEY}"' in scripts["airflow.js"]
+    assert f'PROGRESS_KEY = "{PROGRESS_KEY}"' in scripts["airflow.js"]
     assert f"/plugin/{REPORT_ROUTE}`" in scripts["airflow.js"]
     assert [status.value for status in DeliveryStatus] == re.findall(r'key: "(\w+)",\s+label', scripts["words.js"])[
         : len(DeliveryStatus)

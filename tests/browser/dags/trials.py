@@ -1,8 +1,11 @@
-"""Tasks whose reports are unlike those of the example: mapped, refused in strange words, silent, and endless."""
+"""Tasks whose reports are unlike those of the example: mapped, silent, endless and others. And one that settles."""
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import DAG
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 
@@ -21,3 +24,43 @@ with DAG("trials", schedule=None):
 
 with DAG("endless", schedule=None):
     UsageplaceEventOperator(task_id="report", events=rows("endless", 900), rate_limit=1, retries=0)
+
+with DAG("waiting", schedule=None):
+    UsageplaceEventOperator(
+        task_id="report", events=rows("waiting", 2), retries=2, retry_delay=timedelta(hours=1), max_workers=1
+    )
+
+with DAG("refused_sign_in", schedule=None):
+    UsageplaceEventOperator(task_id="report", events=rows("out", 2), ropo_conn_id="ropo_wrong", retries=2)
+
+with DAG("rehearsal", schedule=None):
+    UsageplaceEventOperator(task_id="report", events=rows("rehearsal", 3), preview=True)
+
+
+class WithoutStateStore(UsageplaceEventOperator):
+    """The operator on an Airflow before 3.3."""
+
+    def execute(self, context: Any) -> dict[str, int]:
+        context.pop("task_state_store", None)
+        return super().execute(context)
+
+
+# The XCom backend of these tests keeps what is large elsewhere, for this DAG.
+with DAG("elsewhere", schedule=None):
+    UsageplaceEventOperator(task_id="report", events=[*rows("elsewhere", 1), {"id": "elsewhere-bad"}], max_failed=1)
+    WithoutStateStore(task_id="before_33", events=rows("before", 1))
+
+
+@task
+def settle() -> None:
+    """Settle nothing: the run's configuration is what a test looks at."""
+
+
+CHOICES = ["delivered", "closed", "undelivered"]
+PARAMS = {
+    "event_ids": Param([], type="array", items={"type": "string"}),
+    "settle_as": Param("closed", type="string", enum=CHOICES),
+    **{name: Param("", type="string") for name in ("conn_id", "table", "destination", "reason")},
+}
+with DAG("settle_by_hand", schedule=None, tags=["ropo-settle"], params=PARAMS):
+    settle()
