@@ -29,7 +29,7 @@ test-browser: $(VENV)/ready ## Test a whole Airflow in a real browser (five minu
 	@$(RUN)/python -m pytest tests/browser
 
 matrix: $(VENV)/ready ## Test the wheel with every supported Airflow and Python (up to an hour); PAIR=3.0-py3.11 for one pair
-	@PATH="$(abspath $(RUN)):$$PATH" nox $(if $(PAIR),--session "airflow($(PAIR))")
+	@PATH="$(abspath $(RUN)):$$PATH" nox $(if $(PAIR),--session "airflow($(PAIR))") $(if $(WHEEL),-- "$(WHEEL)")
 
 lint: $(VENV)/ready ## Check style, types and the layers of imports
 	@$(RUN)/ruff format --check .
@@ -47,8 +47,10 @@ benchmark: $(VENV)/ready ## Measure reading and posting (a quarter of an hour)
 	@$(RUN)/python benchmarks/posting.py
 	@$(RUN)/python benchmarks/far_ledger.py
 
-build: $(VENV)/ready ## Build the wheel and the source distribution
+build: $(VENV)/ready ## Build the wheel and the source distribution, and check what a package index would refuse
+	@rm -rf dist
 	@$(RUN)/uv build --python $(RUN)/python
+	@$(RUN)/twine check --strict dist/*
 
 clean: ## Remove all generated files
 	rm -rf $(VENV) .airflow .demo .nox build dist

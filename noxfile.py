@@ -1,7 +1,7 @@
 """Test the built wheel in clean environments: every supported Airflow, with every Python it supports.
 
-``make matrix`` runs all pairs; to run one pair: ``nox -s "airflow(2.11-py3.11)"``. The source tree is never
-imported.
+``make matrix`` runs all pairs; to run one pair: ``nox -s "airflow(2.11-py3.11)"``. The wheel is built first, unless one
+is given: ``nox … -- dist/….whl``. The source tree is never imported.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ COMMON = ["tests/airflow/operators/test_usageplace.py", "tests/airflow/test_prov
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel, once for all pairs."""
+    """Build the wheel, once for all pairs, unless one is given."""
+    if session.posargs:
+        return
     shutil.rmtree("dist", ignore_errors=True)
     session.run("uv", "build", "--quiet", "--wheel")
 
@@ -56,10 +58,13 @@ def build(session: nox.Session) -> None:
 @nox.parametrize("python,airflow", PAIRS)
 def airflow(session: nox.Session, airflow: str) -> None:
     """Test the wheel with one Airflow: what may differ between versions; with the newest Airflow, everything."""
-    (wheel,) = Path("dist").glob("*.whl")
-    package = f"airflow-provider-ropo[sandbox] @ {wheel.resolve().as_uri()}"
+    (wheel,) = map(Path, session.posargs) if session.posargs else Path("dist").glob("*.whl")
+    address = wheel.resolve().as_uri()
     constraints = SUPPORTED[airflow][1]
     is_newest = airflow == list(SUPPORTED)[-1]
+    session.install("--constraint", constraints, f"airflow-provider-ropo @ {address}")
+    session.run("python", "tests/matrix/alone.py", env={"AIRFLOW_HOME": str(Path(session.create_tmp()).resolve())})
+    package = f"airflow-provider-ropo[sandbox] @ {address}"
     session.install("--constraint", constraints, package, *(dev_tools() if is_newest else TOOLS))
     session.chdir(copy_without_the_package(session))
     matrix = ("-c", "tests/matrix/pytest.ini", "--rootdir", ".")
@@ -81,9 +86,18 @@ def copy_without_the_package(session: nox.Session) -> Path:
     """Return a copy of the project that uses the installed package."""
     copy = Path(session.create_tmp()) / "project"
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(".", copy, ignore=shutil.ignore_patterns(".*", "airflow_provider_ropo", "build", "dist"))
+    shutil.copytree(".", copy, ignore=left_out)
     program = "import sysconfig; print(sysconfig.get_path('purelib'), end='')"
     installed = session.run("python", "-c", program, silent=True)
     # Some tests read the package's files.
     (copy / "airflow_provider_ropo").symlink_to(Path(str(installed)) / "airflow_provider_ropo")
     return copy
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """Return what a copy of the project does without: the package, and what is hidden or generated."""
+    if Path(folder) != Path():
+        return {"__pycache__"}
+    tested = {".github", ".pre-commit-config.yaml"}
+    hidden = {name for name in names if name.startswith(".")} - tested
+    return hidden | {"airflow_provider_ropo", "build", "dist"}

@@ -44,10 +44,16 @@ class ReportLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
         """Return the tab's address, relative to the UI's base URL, so that it works under any path."""
-        # Escaped as Airflow's own pages do it: with another spelling, they would not mark this tab as the current one.
-        dag, run, task = (quote(part, safe=":+~") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
-        mapped = f"/mapped/{ti_key.map_index}" if ti_key.map_index >= 0 else ""
-        return f"dags/{dag}/runs/{run}/tasks/{task}{mapped}/plugin/{REPORT_ROUTE}"
+        page = task_instance_page(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)
+        return f"{page}/plugin/{REPORT_ROUTE}"
+
+
+def task_instance_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """Return the address of a task instance's page on Airflow 3, relative to the UI's base URL."""
+    # Escaped as Airflow's own pages do it: with another spelling, they would not mark a tab as the current one.
+    dag, run, task = (quote(part, safe=":+~") for part in (dag_id, run_id, task_id))
+    mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
+    return f"dags/{dag}/runs/{run}/tasks/{task}{mapped}"
 
 
 #: True if Airflow's UI can show the report: 3.1 and later.

@@ -15,18 +15,20 @@ import pytest
 from airflow_provider_ropo.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
+REPORT = "report_usageplace_events"
 
 
 @pytest.mark.parametrize(
-    ("dag_id", "schedule", "before"),
+    ("dag_id", "schedule", "tasks"),
     [
-        ("ropo_usageplace_events_daily", "CronDataIntervalTimetable", []),
-        ("ropo_usageplace_events_after_load", "AssetTriggeredTimetable", []),
-        ("ropo_usageplace_events_sharded", "CronDataIntervalTimetable", []),
-        ("ropo_usageplace_events_approved", "CronDataIntervalTimetable", ["preview", "approve"]),
+        ("ropo_outcomes_check", "CronTriggerTimetable", ["every_outcome_is_delivered"]),
+        ("ropo_usageplace_events_daily", "CronDataIntervalTimetable", [REPORT]),
+        ("ropo_usageplace_events_after_load", "AssetTriggeredTimetable", [REPORT]),
+        ("ropo_usageplace_events_sharded", "CronDataIntervalTimetable", [REPORT]),
+        ("ropo_usageplace_events_approved", "CronDataIntervalTimetable", ["preview", "approve", REPORT]),
     ],
 )
-def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str, before: list[str]) -> None:
+def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str, tasks: list[str]) -> None:
     """Every example parses, and has the expected schedule and tasks."""
     from airflow.dag_processing.dagbag import DagBag
 
@@ -34,7 +36,7 @@ def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str, before
 
     assert {} == bag.import_errors
     assert schedule == type(bag.dags[dag_id].timetable).__name__
-    assert [*before, "report_usageplace_events"] == bag.dags[dag_id].task_ids
+    assert tasks == bag.dags[dag_id].task_ids
 
 
 def test_after_a_load_what_is_at_ropo_is_not_sent_again(
@@ -70,6 +72,46 @@ def five_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
         database.commit()
     return path
+
+
+def test_an_outcome_that_no_run_reported_is_found(
+    airflow_db: None, dags_folder: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check is green while every outcome is delivered, closed, recent or from before the start; then it is red."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    warehouse = tmp_path / "warehouse.db"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(warehouse)}))
+    five_loads(warehouse, monkeypatch)
+    file = dags_folder / "ropo_outcomes_check.py"
+    file.symlink_to(ROOT / "example_dags" / file.name)
+    dag = DagBag(dag_folder=file).dags[file.stem]
+    change(
+        warehouse,
+        "CREATE TABLE ropo_ledger (event_id TEXT, delivery_status TEXT)",
+        "INSERT INTO ropo_ledger SELECT work_order_no, 'delivered' FROM field_work_outcome WHERE load_no < 5",
+        "INSERT INTO ropo_ledger SELECT work_order_no, 'rejected' FROM field_work_outcome WHERE load_no < 5",
+        "DELETE FROM ropo_ledger WHERE event_id LIKE '%-01'",
+        "INSERT INTO ropo_ledger SELECT work_order_no, 'closed' FROM field_work_outcome WHERE load_no < 4",
+        "UPDATE field_work_outcome SET recorded_at = '2025-12-31 21:59:59'"
+        " WHERE work_order_no LIKE '%-01' AND load_no = 4",
+    )
+
+    first = dag.test(logical_date=None)
+    change(
+        warehouse, "UPDATE field_work_outcome SET recorded_at = '2025-12-31 22:00:00' WHERE recorded_at LIKE '2025%'"
+    )
+    second = dag.test(logical_date=None)
+
+    file.unlink()
+    assert ("success", "failed") == (str(first.state), str(second.state))
+
+
+def change(warehouse: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(warehouse)) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
 
 
 def test_the_demo_shows_what_arrived_and_what_did_not() -> None:

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from installed import EXAMPLES, HERE, Airflow
+from installed import AIRFLOW, EXAMPLES, HERE, Airflow
 
 from airflow_provider_ropo.sandbox import Sandbox
 
@@ -19,7 +19,9 @@ from airflow_provider_ropo.sandbox import Sandbox
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     """Make an Airflow with the example DAGs and those beside this file."""
     home = tmp_path_factory.mktemp("airflow")
-    shutil.copytree(EXAMPLES, home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    # Before Airflow 3.1 nobody can be asked for an approval.
+    too_new = () if AIRFLOW >= (3, 1) else ("ropo_usageplace_events_approved.py",)
+    shutil.copytree(EXAMPLES, home / "dags", ignore=shutil.ignore_patterns("__pycache__", *too_new))
     shutil.copytree(HERE / "dags", home / "dags", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     made = Airflow(
         home,
@@ -32,6 +34,9 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
         },
     )
     made.run("db", "migrate")
+    if AIRFLOW == (3, 0):
+        # Its `dags test` refuses a task with an outlet that no scheduler or this command has registered.
+        made.run("dags", "reserialize")
     return made
 
 

@@ -14,7 +14,13 @@ import airflow_provider_ropo
 
 def main() -> None:
     """Print it."""
-    looked = {"modules": modules(), "retry_policy": retry_policy(), "plugin": plugin(), "links": links()}
+    looked = {
+        "modules": modules(),
+        "retry_policy": retry_policy(),
+        "plugin": plugin(),
+        "links": links(),
+        "shipped_examples": shipped_examples(),
+    }
     sys.stdout.write(json.dumps(looked) + "\n")
 
 
@@ -50,21 +56,31 @@ def plugin() -> dict[str, int]:
 def links() -> dict[str, list[str]]:
     """Return the names of the links of each task, after its DAG has been through Airflow's serialization."""
     try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:  # before 3.2
-        from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
-    try:
         from airflow.serialization.serialized_objects import DagSerialization as Serialization
     except ImportError:  # before 3.2
         from airflow.serialization.serialized_objects import SerializedDAG as Serialization  # type: ignore[assignment]
 
-    bag: Any = DagBag(dag_folder=Path("dags"))
+    bag = dag_bag(Path("dags"))
     assert bag.import_errors == {}, bag.import_errors
     found = {}
     for dag_id, dag in bag.dags.items():
         read = Serialization.from_dict(json.loads(json.dumps(Serialization.to_dict(dag))))
         found[dag_id] = sorted({name for task in read.tasks for name in task.extra_links})
     return found
+
+
+def shipped_examples() -> list[str]:
+    """Return the ids of the DAGs that Airflow loads from the package's own folder of examples."""
+    return sorted(dag_bag(Path(airflow_provider_ropo.__path__[0]) / "example_dags").dags)
+
+
+def dag_bag(folder: Path) -> Any:
+    """Load a folder of DAGs as this Airflow does."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before 3.2
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
+    return DagBag(dag_folder=folder)
 
 
 main()

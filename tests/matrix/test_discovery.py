@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installed import AIRFLOW, HERE, Airflow, Finished
+from installed import AIRFLOW, EXAMPLES, HERE, Airflow, Finished
 
 import airflow_provider_ropo
 from airflow_provider_ropo.provider_info import get_provider_info
@@ -38,6 +38,17 @@ def test_the_wheel_has_what_is_no_python() -> None:
     wanted = {f"airflow_provider_ropo/plugins/static/{name}" for name in pages}
     wanted |= {"airflow_provider_ropo/py.typed", "airflow_provider_ropo/sandbox/page.html"}
     assert set() == wanted - there
+
+
+def test_the_wheel_has_the_examples(looked: Finished) -> None:
+    """All example DAGs and their queries come with the wheel; Airflow finds them there, but loads none of them."""
+    there = {str(file) for file in distribution("airflow-provider-ropo").files or ()}
+
+    examples = [path for path in EXAMPLES.rglob("*") if path.suffix in {".py", ".sql"}]
+    wanted = {f"airflow_provider_ropo/example_dags/{path.relative_to(EXAMPLES).as_posix()}" for path in examples}
+    assert len(wanted) > 4
+    assert set() == wanted - there
+    assert [] == looked.data["shipped_examples"]
 
 
 def test_airflow_lists_the_provider(airflow: Airflow) -> None:
@@ -106,14 +117,21 @@ def test_links_survive_serialization(looked: Finished) -> None:
     links: dict[str, Any] = looked.data["links"]
 
     expected = ["Report", "Ropo One"] if AIRFLOW >= (3, 1) else ["Ropo One"]
-    assert {
-        "matrix_canary": [],
-        "matrix_decorated": expected,
-        "matrix_mapped": expected,
-        "ropo_usageplace_events_after_load": expected,
-        "ropo_usageplace_events_daily": expected,
-        "ropo_usageplace_events_sharded": expected,
-    } == links
+    since_3_1 = {"ropo_usageplace_events_approved": expected} if AIRFLOW >= (3, 1) else {}
+    assert (
+        since_3_1
+        | {
+            "matrix_alert": expected,
+            "matrix_canary": [],
+            "matrix_decorated": expected,
+            "matrix_mapped": expected,
+            "ropo_outcomes_check": [],
+            "ropo_usageplace_events_after_load": expected,
+            "ropo_usageplace_events_daily": expected,
+            "ropo_usageplace_events_sharded": expected,
+        }
+        == links
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from installed import Airflow
+from installed import AIRFLOW, Airflow
 
 from airflow_provider_ropo.sandbox import Sandbox
 
@@ -14,6 +17,7 @@ MakeWarehouse = Callable[[list[tuple[str, str, str]]], Path]
 
 #: The morning on which the daily examples report what was done on the 14th.
 MORNING = "2026-01-15T05:00:00+02:00"
+DAY_AFTER = "2026-01-16T08:00:00+02:00"
 GOOD = [("e1", "P1", "cut off"), ("e2", "P1", "reconnected"), ("e3", "P2", "cut off"), ("e4", "P3", "cut off")]
 
 
@@ -76,3 +80,35 @@ def test_the_decorator_reports_what_the_function_yields(
     assert ("success", [{"rows": 2, "events": 2, "delivered": 2}]) == first
     assert ("success", [{"rows": 2, "events": 2, "already_delivered": 2}]) == again
     assert ["d1", "d2"] == sent(sandbox)
+
+
+def test_a_failed_task_sends_its_message(
+    airflow: Airflow, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The callback of a failed task gets what happened, and an address of this Airflow's own pages."""
+    monkeypatch.setenv("ALERT", str(tmp_path / "message.txt"))
+
+    airflow.test_dag("matrix_alert", MORNING)
+
+    text = (tmp_path / "message.txt").read_text(encoding="utf-8")
+    assert "0 of 1 events are at Ropo One: 1 rejected" in text
+    assert "\nrejected: id e1: HTTP 400 Unknown usage place" in text
+    page = r"/runs/\S+/tasks/report" if AIRFLOW >= (3, 0) else r"/matrix_alert/grid\?\S*task_id=report\S*"
+    tab = "/plugin/ropo-report" if AIRFLOW >= (3, 1) else ""
+    assert re.search(rf"\nhttp://localhost:8080/dags\S*{page}{tab}$", text), text
+
+
+def test_an_outcome_that_no_run_reported_is_found(
+    airflow: Airflow, sandbox: Sandbox, make_warehouse: MakeWarehouse
+) -> None:
+    """The check is green if every outcome is delivered, and red after a row that no run has read."""
+    warehouse = make_warehouse(GOOD)
+    airflow.test_dag("ropo_usageplace_events_daily", MORNING)
+
+    complete, _ = airflow.test_dag("ropo_outcomes_check", DAY_AFTER)
+    with closing(sqlite3.connect(warehouse)) as database:
+        database.execute("UPDATE field_work_outcome SET work_order_no = 'e5' WHERE rowid = 4")
+        database.commit()
+    missing, _ = airflow.test_dag("ropo_outcomes_check", DAY_AFTER)
+
+    assert ("success", "failed") == (complete, missing)
