@@ -14,7 +14,13 @@ from itertools import chain
 from typing import Any, Protocol
 
 from airflow_provider_ropo.delivery import NAMED, Delivery, end_of
-from airflow_provider_ropo.errors import DeliveriesFailedError, RopoConfigurationError, RopoError, RunRefusedError
+from airflow_provider_ropo.errors import (
+    DeliveriesFailedError,
+    RopoConfigurationError,
+    RopoError,
+    RopoLedgerError,
+    RunRefusedError,
+)
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.event.model import RowReader, mask_payload
 from airflow_provider_ropo.intake.approval import ApprovalDigest, ApprovalDigestBuilder
@@ -197,8 +203,7 @@ def deliver(
         if ledger is not None and not options.preview:
             ledger.prepare()
         summary.rows = _read(rows, spool, options)
-        for error in spool.invalid():
-            summary.add(Delivery.of_invalid_row(error))
+        _count_invalid(spool, ledger, summary)
         plan = Plan(spool, ledger, channel, destination)
         if options.preview:
             digest = plan.preview(summary)
@@ -221,6 +226,20 @@ def _read(rows: RowSource, spool: Spool, options: DeliveryOptions) -> int:
             f"`event_ids`: no row has the id {shown}; correct the id, or let the query select its row"
         )
     return count
+
+
+def _count_invalid(spool: Spool, ledger: DeliveryLedger | None, summary: DeliverySummary) -> None:
+    """Count the rows that are no event: invalid, or closed by a person."""
+    for errors in batches(spool.invalid(), BATCH):
+        deliveries = [Delivery.of_invalid_row(error) for error in errors]
+        try:
+            if ledger is not None and ledger.exists():
+                deliveries = ledger.deliveries_of_invalid(errors)
+        except RopoLedgerError as error:
+            # Posting asks the ledger again, and stops then.
+            log.error("it is not known which invalid rows are closed: %s", error)  # noqa: TRY400
+        for delivery in deliveries:
+            summary.add(delivery)
 
 
 class Plan:

@@ -103,7 +103,13 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{"integration-name": "Ropo One", "python-modules": ["airflow_provider_ropo.hooks.ropo"]}],
         "operators": [
-            {"integration-name": "Ropo One", "python-modules": ["airflow_provider_ropo.operators.usageplace"]}
+            {
+                "integration-name": "Ropo One",
+                "python-modules": [
+                    "airflow_provider_ropo.operators.ledger",
+                    "airflow_provider_ropo.operators.usageplace",
+                ],
+            }
         ],
         "connection-types": [CONNECTION_TYPE],
         "asset-uris": ASSET_URIS,

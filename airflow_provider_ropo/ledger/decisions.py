@@ -50,7 +50,7 @@ STATUS_OF_ACTION = {
 }
 
 
-#: Ropo One's answers, and a person's.
+#: Ropo One's answers, and a person's. A person's *undelivered* is one, too; a run's is not.
 _ANSWERS = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.REJECTED, DeliveryStatus.CLOSED})
 
 
@@ -133,15 +133,16 @@ def decide(  # noqa: C901, PLR0911 - a decision table, read top down
         raise SupersededError("a later try of this task instance is running; this one stops")
     for entry in entries:
         if entry.delivery_status not in KNOWN_STATUSES:
-            return Decision(Action.UNREADABLE, detail=_unreadable(entry), newest=newest)
+            return Decision(Action.UNREADABLE, detail=unreadable(entry), newest=newest)
     if policy.redeliver != "always":
         delivered = latest(entries, DeliveryStatus.DELIVERED)
         if delivered is not None and content.matches(delivered.payload_hash):
             return Decision(Action.ALREADY_DELIVERED, newest=newest)
-        if delivered is not None and policy.redeliver == "never":
-            return _changed(content, delivered, newest)
+        # Before what has changed: that, too, can be closed.
         if newest.delivery_status == DeliveryStatus.CLOSED and content.matches(newest.payload_hash):
             return Decision(Action.CLOSED, detail=newest.detail or "", newest=newest)
+        if delivered is not None and policy.redeliver == "never":
+            return _changed(content, delivered, newest)
     others = competing_claims(entries, me, policy, now)
     if others:
         return Decision(Action.CLAIMED_ELSEWHERE, detail=f"run {others[0].run_id} is sending it", newest=newest)
@@ -193,7 +194,9 @@ def _is_live(entry: LedgerEntry, policy: LedgerPolicy, now: dt.datetime) -> bool
 def last_unresolved(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
     """Return the newest row after which the event may have arrived, unless Ropo One or a person has answered since.
 
-    A *sending* is ended by its claimant's next row; an *unconfirmed* by nothing but an answer.
+    A *sending* is ended by its claimant's next row; an *unconfirmed* by nothing but an answer. A person's
+    *undelivered* is an answer: it did not arrive. A run's *undelivered* is none: it says only that this run has not
+    sent the event. The two are told apart by the claimant (:attr:`Claimant.is_person`).
 
     :param entries: oldest first.
     """
@@ -217,11 +220,17 @@ def _is_answered(unresolved: LedgerEntry, entries: Sequence[LedgerEntry]) -> boo
     for entry in entries:
         if entry.delivery_status == SENDING:
             asked[entry.claimant] = entry.recorded_at
-        elif entry.delivery_status in _ANSWERS and entry.recorded_at > unresolved.recorded_at:
+        elif _is_answer(entry) and entry.recorded_at > unresolved.recorded_at:
             is_own = entry.claimant == unresolved.claimant
             if is_own or asked.get(entry.claimant, entry.recorded_at) > unresolved.recorded_at:
                 return True
     return False
+
+
+def _is_answer(entry: LedgerEntry) -> bool:
+    return entry.delivery_status in _ANSWERS or (
+        entry.delivery_status == DeliveryStatus.UNDELIVERED and entry.claimant.is_person
+    )
 
 
 def latest(entries: Sequence[LedgerEntry], status: str) -> LedgerEntry | None:
@@ -238,7 +247,8 @@ def _changed(content: ContentDigest, sent: LedgerEntry, newest: LedgerEntry) -> 
     return Decision(Action.CONTENT_CHANGED, detail=detail, newest=newest)
 
 
-def _unreadable(entry: LedgerEntry) -> str:
+def unreadable(entry: LedgerEntry) -> str:
+    """Return what is wrong with a row whose delivery status makes no sense, and what to do."""
     return (
         f"its ledger row of {entry.recorded_at} has the delivery_status {entry.delivery_status!r}, which is none of "
         f"{', '.join(sorted(KNOWN_STATUSES))}; correct that row"

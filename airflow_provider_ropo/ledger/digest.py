@@ -9,6 +9,7 @@ is no encryption.
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cached_property, lru_cache
 
 from airflow_provider_ropo.event import UsageplaceEvent
@@ -19,6 +20,10 @@ _WHOLE = 32
 #: The layout before: 64 bits a field, not keyed. Such rows are still recognised.
 _UNKEYED_DIGITS = 16
 _UNKEYED = len(FIELDS) * _UNKEYED_DIGITS
+#: How the digest of an invalid row begins; no content's digest begins like that.
+_INVALID = "invalid:"
+#: A row's number in reading order, which another run's query may change.
+_ROW_NUMBER = re.compile(r"\brow \d+")
 
 
 class ContentDigest:
@@ -30,7 +35,7 @@ class ContentDigest:
 
     def __init__(self, event: UsageplaceEvent, destination: str) -> None:
         self._event = event
-        self._key = hashlib.blake2b(f"{destination}\0{event.id}".encode(), digest_size=32).digest()
+        self._key = _key(event.id, destination)
         self._values = _values(event)
 
     @cached_property
@@ -64,6 +69,37 @@ class ContentDigest:
         else:
             mine, other = list(self.text[_WHOLE:]), list(payload_hash[_WHOLE:])
         return [name for name, one, another in zip(FIELDS, mine, other, strict=False) if one != another]
+
+
+def invalid_digest(detail: str, event_id: str) -> str:
+    """Return the digest of an invalid row, which has no content: of the reason why it is invalid.
+
+    The row's number is left out: the same row may have another one in the next run.
+
+    :param detail: the reason, as the ledger has it in ``detail``.
+    """
+    reason = _ROW_NUMBER.sub("row", detail).encode()
+    return _INVALID + hashlib.blake2b(reason, digest_size=_WHOLE // 2, key=_key(event_id, "")).hexdigest()
+
+
+def is_of_invalid(payload_hash: str | None) -> bool:
+    """Tell whether a digest is that of an invalid row."""
+    return payload_hash is not None and payload_hash.startswith(_INVALID)
+
+
+def without_fields(payload_hash: str | None) -> str | None:
+    """Return as much of a digest as tells whether two contents are the same, and nothing of any single field.
+
+    Of the layout before, that is nothing: its digests of single fields are not keyed. Such a row then stands for any
+    content.
+    """
+    if payload_hash is None or is_of_invalid(payload_hash):
+        return payload_hash
+    return None if len(payload_hash) == _UNKEYED else payload_hash[:_WHOLE]
+
+
+def _key(event_id: str, destination: str) -> bytes:
+    return hashlib.blake2b(f"{destination}\0{event_id}".encode(), digest_size=32).digest()
 
 
 def _values(event: UsageplaceEvent) -> tuple[str | None, ...]:

@@ -17,6 +17,9 @@ KNOWN_STATUSES = frozenset({SENDING, *(status.value for status in DeliveryStatus
 TICK = dt.timedelta(microseconds=1)
 NEVER = dt.datetime(1, 1, 1)  # noqa: DTZ001 - the ledger's times are naive
 
+#: The ``process`` of a row that a person has settled an event with.
+PERSON = "person"
+
 #: Characters that the columns hold. An id or a usage place code with more of them is an invalid row.
 LONGEST_CODE, LONGEST_DETAIL = 255, 1_000
 
@@ -25,7 +28,7 @@ class Claimant(NamedTuple):
     """Who writes: a process that runs a try of a task instance.
 
     :param process: a token that no two processes share: a DAG run that was deleted and made anew, or another Airflow,
-        may have everything else in common.
+        may have everything else in common; :data:`PERSON` where it is a person who has settled an event.
     """
 
     dag_id: str
@@ -35,6 +38,14 @@ class Claimant(NamedTuple):
     try_number: int
     process: str = ""
 
+    @property
+    def is_person(self) -> bool:
+        """Tell whether a person wrote: with the settle command or operator, or by hand, without any of these columns.
+
+        A run always has a process; in the layout before that column, it had a run id.
+        """
+        return self.process == PERSON or not (self.process or self.run_id)
+
     def is_same_task(self, other: Claimant) -> bool:
         """Tell whether the other runs a try of the same task instance."""
         return self[:4] == other[:4]
@@ -42,6 +53,13 @@ class Claimant(NamedTuple):
     def is_earlier_try_of(self, other: Claimant) -> bool:
         """Tell whether the other runs a later try of the same task instance, which takes over."""
         return self.is_same_task(other) and self.try_number < other.try_number
+
+
+def claimant_in(*columns: Any) -> Claimant:
+    """Return who wrote a row, by its columns in the order of the fields, each of which may be NULL."""
+    defaults = zip(columns, ("", "", "", -1, 0, ""), strict=True)
+    values: list[Any] = [default if value is None else value for value, default in defaults]
+    return Claimant(*values)
 
 
 class LedgerEntry(NamedTuple):

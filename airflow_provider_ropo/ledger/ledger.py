@@ -26,7 +26,16 @@ from airflow_provider_ropo.ledger.decisions import (
     latest,
     of_destination,
 )
-from airflow_provider_ropo.ledger.entries import SENDING, TICK, Claimant, LedgerEntry, invalid_row, later_timestamp
+from airflow_provider_ropo.ledger.digest import invalid_digest, is_of_invalid
+from airflow_provider_ropo.ledger.entries import (
+    LONGEST_DETAIL,
+    SENDING,
+    TICK,
+    Claimant,
+    LedgerEntry,
+    invalid_row,
+    later_timestamp,
+)
 from airflow_provider_ropo.ledger.table import LedgerTable, batches
 
 log = logging.getLogger(__name__)
@@ -148,12 +157,27 @@ class DeliveryLedger:
                 entries = of_destination(read.get(str(error.event_id), ()), self._destination)
                 newest = entries[-1] if entries else None
                 is_settled = latest(entries, DeliveryStatus.DELIVERED) is not None or (
-                    newest is not None and newest.delivery_status == DeliveryStatus.CLOSED
+                    newest is not None and _stays_closed(newest, error)
                 )
                 if not is_settled and last_unresolved(entries) is None and not _says(newest, error):
                     at = later_timestamp(newest.recorded_at if newest else None, now)
                     rows.append(invalid_row(error, at, destination=self._destination, claimant=self._me))
             self._table.insert(rows)
+
+    def deliveries_of_invalid(self, errors: Sequence[InvalidRowError]) -> list[Delivery]:
+        """Return the delivery of each row that never became an event; nothing is written.
+
+        :return: in order, *invalid*; or *closed*, where a person has closed it and it is invalid for the same reason.
+        """
+        read = self._table.entries([error.event_id for error in errors if error.event_id])
+        deliveries = []
+        for error in errors:
+            entries = of_destination(read.get(error.event_id or "", ()), self._destination)
+            delivery = Delivery.of_invalid_row(error)
+            if entries and _is_closed(entries[-1], error):
+                delivery = replace(delivery, status=DeliveryStatus.CLOSED, detail=entries[-1].detail or "")
+            deliveries.append(delivery)
+        return deliveries
 
     def _protocol(self) -> ClaimProtocol:
         if self._started is None:
@@ -200,6 +224,22 @@ def _unsent(claim: PendingClaim, detail: str) -> Delivery:
 
 def _says(newest: LedgerEntry | None, error: InvalidRowError) -> bool:
     return newest is not None and newest.delivery_status == DeliveryStatus.INVALID and newest.detail == str(error)
+
+
+def _is_closed(newest: LedgerEntry, error: InvalidRowError) -> bool:
+    """Tell whether a person has closed an invalid row; a row without a digest stands for any reason."""
+    is_same = not newest.payload_hash or newest.payload_hash == _digest(error)
+    return newest.delivery_status == DeliveryStatus.CLOSED and is_same
+
+
+def _stays_closed(newest: LedgerEntry, error: InvalidRowError) -> bool:
+    """Tell whether an invalid row leaves its event closed; not if it was closed as invalid for another reason."""
+    is_other_reason = is_of_invalid(newest.payload_hash) and newest.payload_hash != _digest(error)
+    return newest.delivery_status == DeliveryStatus.CLOSED and not is_other_reason
+
+
+def _digest(error: InvalidRowError) -> str:
+    return invalid_digest(str(error)[:LONGEST_DETAIL], error.event_id or "")
 
 
 def _log_unconfirmed(claims: Sequence[PendingClaim]) -> None:

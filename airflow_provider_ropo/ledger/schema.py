@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mssql, mysql, oracle
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateTable, DDLElement
 from sqlalchemy.sql.elements import ColumnElement, quoted_name
 
 from airflow_provider_ropo.errors import RopoConfigurationError
+from airflow_provider_ropo.ledger.states import states
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,23 @@ ADDED = ("destination", "process")
 def create_or_upgrade(engine: sa.engine.Engine, table: sa.Table, where: str) -> None:
     """Create the table if it is missing, with indexes where the database has such a thing; else add what it lacks.
 
+    Also create the view of the events' states if it is missing, where this role may.
+
     :param where: how messages name the database.
     :raises RopoConfigurationError: if this role may not, with the statement that somebody else has to run.
     """
+    _create_or_upgrade_table(engine, table, where)
+    _create_view(engine, table)
+
+
+def view_of(table: sa.Table) -> sa.Table:
+    """Return the view ``<ledger>_state``: one row for each event and destination, which is its state."""
+    name = quoted_name(f"{table.name}_state", quote=getattr(table.name, "quote", None))
+    columns = [sa.Column(column.name, column.type) for column in table.c]
+    return sa.Table(name, sa.MetaData(), *columns, schema=table.schema)
+
+
+def _create_or_upgrade_table(engine: sa.engine.Engine, table: sa.Table, where: str) -> None:
     try:
         there = _columns(engine, table)
     except SQLAlchemyError as error:
@@ -199,6 +214,40 @@ def _create_indexes(engine: sa.engine.Engine, table: sa.Table) -> None:
         except SQLAlchemyError:
             # Another run has just made it; or there is a reason, and then look-ups are slower, not wrong.
             continue
+
+
+# Not DDLElement: SQLAlchemy 1.4 has no types.
+_Statement: Any = DDLElement
+
+
+class _CreateView(_Statement):  # type: ignore[misc]
+    """``CREATE VIEW … AS SELECT …``, which SQLAlchemy has from 2.1 only."""
+
+    inherit_cache = False
+
+    def __init__(self, view: sa.Table, query: sa.Select[Any]) -> None:
+        self.view = view
+        self.query = query
+
+
+@compiles(_CreateView)
+def _compile_create_view(element: _CreateView, compiler: Any, **_options: Any) -> str:
+    # A view's query has no parameters.
+    query = compiler.sql_compiler.process(element.query, literal_binds=True)
+    return f"CREATE VIEW {compiler.preparer.format_table(element.view)} AS {query}"
+
+
+def _create_view(engine: sa.engine.Engine, table: sa.Table) -> None:
+    """Create the view of the events' states, unless it is there; the ledger does without it where that fails."""
+    view = view_of(table)
+    try:
+        _columns(engine, view)
+    except SQLAlchemyError:
+        try:
+            with engine.begin() as connection:
+                connection.execute(_CreateView(view, states(table)))
+        except SQLAlchemyError as error:
+            log.debug("The view %s was not created: %s", view.fullname, _reason(error))
 
 
 def _is_refused(error: SQLAlchemyError, table: sa.Table) -> bool:

@@ -1,7 +1,15 @@
-"""The state of each event by the ledger: the same rule as that of a run's decisions, as one query."""
+"""The state of each event by the ledger: the same rule as that of a run's decisions, as queries.
+
+An event with a *delivered* row for its destination and content is delivered, whatever is newer; otherwise its state is
+its newest row. A row without a destination counts for all destinations of its event, until a later *delivered* or
+*closed* row has one.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,41 +17,136 @@ import sqlalchemy as sa
 from airflow_provider_ropo.delivery import SUCCESSFUL, DeliveryStatus
 
 _SETTLED = (DeliveryStatus.DELIVERED.value, DeliveryStatus.CLOSED.value)
+#: The content of a *delivered* row without a digest.
+_ANY = "any"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookUp:
+    """Which events to list; every condition that is given has to be met.
+
+    :param event_ids: these events.
+    :param place: the events with a row about this usage place.
+    :param destination: the events of this destination, as the ledger names it.
+    :param status: the events in this state.
+    :param since: rows recorded at this time or later, UTC, naive.
+    :param until: rows recorded before this time, UTC, naive.
+    :param only_open: the events that are not at their destination, and that nobody has closed.
+    """
+
+    event_ids: Sequence[str] = ()
+    place: str | None = None
+    destination: str | None = None
+    status: str | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    only_open: bool = False
 
 
 def open_events(ledger: sa.Table) -> sa.Select[Any]:
-    """Return the query of the newest row of each event that is not at its destination, with all columns.
+    """Return the query of the newest row of each event that is not at its destination, with all columns."""
+    return states(ledger, LookUp(only_open=True))
 
-    An event with a *delivered* row for its destination and content is delivered, whatever is newer; otherwise its
-    state is its newest row. A row without a destination counts for all destinations of its event, until a later
-    *delivered* or *closed* row has one.
+
+def states(ledger: sa.Table, asked: LookUp | None = None) -> sa.Select[Any]:
+    """Return the query of one row for each event and destination, which is its state, with the ledger's columns.
+
+    The row of a delivered event is its newest *delivered* row, that of others their newest row.
+
+    :param asked: which events; by default all.
     """
-    rows = _rows_of_each_destination(ledger)
+    asked = asked or LookUp()
+    state = _states(_rows_of_each_destination(ledger, asked)).c
+    return (
+        sa.select(*_columns_of(ledger, state))
+        .where(*_is_asked_for(state, asked))
+        .where(*_is_recorded_within(state, asked))
+    )
+
+
+def history(ledger: sa.Table, asked: LookUp) -> sa.Select[Any]:
+    """Return the query of all rows that count for some events, with the ledger's columns.
+
+    :param asked: which events; their state has to meet the conditions, and each row those on its time.
+    """
+    rows = _rows_of_each_destination(ledger, asked)
+    row, state = rows.c, _states(rows).c
+    # Not IN: a destination may be NULL.
+    is_of_event = sa.and_(
+        state.event_id == row.event_id,
+        sa.or_(state.target == row.target, sa.and_(state.target.is_(None), row.target.is_(None))),
+    )
+    return (
+        sa.select(*_columns_of(ledger, row))
+        .where(sa.exists().where(is_of_event, *_is_asked_for(state, asked)))
+        .where(*_is_recorded_within(row, asked))
+    )
+
+
+def _columns_of(ledger: sa.Table, row: Any) -> list[Any]:
+    """Return the ledger's columns, of which the destination is the one that the row counts for."""
+    return [(row.target if name == "destination" else row[name]).label(name) for name in ledger.c.keys()]  # noqa: SIM118
+
+
+def _is_asked_for(state: Any, asked: LookUp) -> list[Any]:
+    conditions: list[Any] = []
+    if asked.only_open:
+        conditions.append(state.delivery_status.not_in(sorted(SUCCESSFUL)))
+    if asked.status is not None:
+        conditions.append(state.delivery_status == asked.status)
+    if asked.destination is not None:
+        conditions.append(state.target == asked.destination)
+    return conditions
+
+
+def _is_recorded_within(row: Any, asked: LookUp) -> list[Any]:
+    since = [] if asked.since is None else [row.recorded_at >= asked.since]
+    return since if asked.until is None else [*since, row.recorded_at < asked.until]
+
+
+def _states(rows: sa.Subquery) -> sa.Subquery:
+    """Return the one row that is the state of each event at each destination.
+
+    :param rows: the rows that count for each destination.
+    """
     row = rows.c
     is_delivered = row.delivery_status == DeliveryStatus.DELIVERED.value
     event = (row.target, row.event_id)
-    newest = sa.func.row_number().over(partition_by=event, order_by=row.recorded_at.desc())
-    delivered = sa.func.first_value(sa.case((is_delivered, sa.func.coalesce(row.payload_hash, "any")))).over(
-        partition_by=event, order_by=(sa.case((is_delivered, 0), else_=1), row.recorded_at.desc())
+    by_time = row.recorded_at.desc()
+    delivered_first = (sa.case((is_delivered, 0), else_=1), by_time)
+    delivered_content = sa.case((is_delivered, sa.func.coalesce(row.payload_hash, _ANY)))
+    ranked = sa.select(
+        rows,
+        sa.func.row_number().over(partition_by=event, order_by=by_time).label("newest"),
+        sa.func.row_number().over(partition_by=event, order_by=delivered_first).label("delivery"),
+        sa.func.first_value(row.payload_hash).over(partition_by=event, order_by=by_time).label("content"),
+        sa.func.first_value(delivered_content)
+        .over(partition_by=event, order_by=delivered_first)
+        .label("delivered_content"),
+    ).subquery("ranked")
+    each = ranked.c
+    is_known = sa.and_(
+        each.delivered_content.is_not(None),
+        sa.or_(
+            each.delivered_content == _ANY,
+            each.content.is_(None),
+            # Purging leaves the beginning of a digest, which is that of the whole content.
+            each.content.like(each.delivered_content + sa.literal("%")),
+        ),
     )
-    states = sa.select(rows, newest.label("newest"), delivered.label("delivered_content")).subquery("states")
-    state = states.c
-    return (
-        sa.select(*(state[column.name] for column in ledger.c))
-        .where(state.newest == 1, state.delivery_status.not_in(sorted(SUCCESSFUL)))
-        .where(
-            sa.or_(
-                state.delivered_content.is_(None),
-                sa.and_(state.delivered_content != "any", state.delivered_content != state.payload_hash),
-            )
-        )
-    )
+    rank = sa.case((is_known, each.delivery), else_=each.newest)
+    return sa.select(ranked).where(rank == 1).subquery("states")
 
 
-def _rows_of_each_destination(ledger: sa.Table) -> sa.Subquery:
+def _rows_of_each_destination(ledger: sa.Table, asked: LookUp) -> sa.Subquery:
     """Return the rows that count for each destination of each event, with that destination as ``target``."""
     row, named = ledger.c, ledger.alias("named").c
-    targets = sa.select(named.event_id, named.destination.label("target")).distinct().subquery("targets")
+    targets = (
+        sa.select(named.event_id, named.destination.label("target"))
+        .where(*_is_of_events(ledger, named, asked))
+        .distinct()
+        .subquery("targets")
+    )
     is_settled = sa.and_(named.destination.is_not(None), named.delivery_status.in_(_SETTLED))
     settled_at = (
         sa.select(
@@ -51,6 +154,7 @@ def _rows_of_each_destination(ledger: sa.Table) -> sa.Subquery:
             sa.func.max(sa.case((is_settled, named.recorded_at))).label("settled_at"),
             sa.func.count(named.destination).label("named_rows"),
         )
+        .where(*_is_of_events(ledger, named, asked))
         .group_by(named.event_id)
         .subquery("settled")
     )
@@ -68,5 +172,17 @@ def _rows_of_each_destination(ledger: sa.Table) -> sa.Subquery:
         .join(targets, targets.c.event_id == row.event_id)
         .join(settled_at, settled_at.c.event_id == row.event_id)
         .where(counts)
+        .where(*_is_of_events(ledger, row, asked))
         .subquery("counted")
     )
+
+
+def _is_of_events(ledger: sa.Table, row: Any, asked: LookUp) -> list[Any]:
+    """Return the conditions on ids and places: for each part of the query, so that the database uses its indexes."""
+    conditions: list[Any] = []
+    if asked.event_ids:
+        conditions.append(row.event_id.in_(list(asked.event_ids)))
+    if asked.place is not None:
+        of_place = ledger.alias("of_place").c
+        conditions.append(row.event_id.in_(sa.select(of_place.event_id).where(of_place.usageplacecode == asked.place)))
+    return conditions

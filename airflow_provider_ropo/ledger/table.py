@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import RopoLedgerError
 from airflow_provider_ropo.ledger.claims import Snapshot
-from airflow_provider_ropo.ledger.entries import LONGEST_DETAIL, Claimant, LedgerEntry
+from airflow_provider_ropo.ledger.entries import LONGEST_DETAIL, Claimant, LedgerEntry, claimant_in
 from airflow_provider_ropo.ledger.schema import create_or_upgrade, define_table, sqlstate, utc_now
 
 T = TypeVar("T")
@@ -69,6 +69,11 @@ class LedgerTable:
         self._connection: sa.engine.Connection | None = None
         # The database has answered once: if it does not later, it has gone away.
         self._was_reached = False
+
+    @property
+    def definition(self) -> sa.Table:
+        """The table, for queries."""
+        return self._table
 
     def exists(self) -> bool:
         """Tell whether there is a table that may be read."""
@@ -145,6 +150,21 @@ class LedgerTable:
             return self._insert_one_by_one(rows)
         return {}
 
+    def fetch(self, query: Any) -> list[Row]:
+        """Return the rows of a query, by the names of its columns."""
+        rows: Sequence[Any] = self._run(partial(_fetch, query), "read")
+        # SQLAlchemy's own kind of text is more than a caller asks for.
+        return [{str(name): value for name, value in row._mapping.items()} for row in rows]  # noqa: SLF001 - its name
+
+    def change(self, *statements: Any) -> None:
+        """Run statements that delete or update rows, and that may be run again, in one transaction if there is one."""
+
+        def run(connection: sa.engine.Connection) -> None:
+            for statement in statements:
+                connection.execute(statement)
+
+        self._run(run, "changed")
+
     def release_connection(self) -> None:
         """Close the connection; the next call opens one, on whichever thread makes it."""
         connection, self._connection = self._connection, None
@@ -186,8 +206,8 @@ class LedgerTable:
                     if moment is not None:
                         latest[name] = moment
                 else:
-                    who = Claimant(*(_filled(*each) for each in zip(claimant, ("", "", "", -1, 0, ""), strict=True)))
-                    entries[name].append(LedgerEntry(status, digest, moment, who, where, detail))
+                    entry = LedgerEntry(status, digest, moment, claimant_in(*claimant), where, detail)
+                    entries[name].append(entry)
         for found in entries.values():
             found.sort(key=lambda entry: entry.recorded_at)
         return entries, latest, is_superseded
@@ -408,7 +428,3 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _filled(value: T | None, default: T) -> T:
-    return default if value is None else value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -71,6 +73,19 @@ def open_ledger(
     """
     engine = ledger_engine(database_hook(conn_id, hook_params))
     return DeliveryLedger(LedgerTable(engine, table, where=f"connection {conn_id!r}"), destination, me, policy)
+
+
+@contextmanager
+def existing_ledger(conn_id: str, table: str) -> Iterator[LedgerTable]:
+    """Open the table of a ledger that is there, for somebody who looks at it or maintains it.
+
+    :param table: the table's name, as one would write it in SQL.
+    :raises RopoConfigurationError: if the connection is no database, or has no such table.
+    """
+    with closing(LedgerTable(ledger_engine(database_hook(conn_id)), table, f"connection {conn_id!r}")) as ledger:
+        if not ledger.exists():
+            raise RopoConfigurationError(f"there is no ledger {table} in the database of connection {conn_id!r}")
+        yield ledger
 
 
 def ledger_engine(hook: DbApiHook) -> sa.engine.Engine:

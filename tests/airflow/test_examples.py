@@ -18,25 +18,25 @@ ROOT = Path(__file__).parents[2]
 REPORT = "report_usageplace_events"
 
 
-@pytest.mark.parametrize(
-    ("dag_id", "schedule", "tasks"),
-    [
-        ("ropo_outcomes_check", "CronTriggerTimetable", ["every_outcome_is_delivered"]),
-        ("ropo_usageplace_events_daily", "CronDataIntervalTimetable", [REPORT]),
-        ("ropo_usageplace_events_after_load", "AssetTriggeredTimetable", [REPORT]),
-        ("ropo_usageplace_events_sharded", "CronDataIntervalTimetable", [REPORT]),
-        ("ropo_usageplace_events_approved", "CronDataIntervalTimetable", ["preview", "approve", REPORT]),
-    ],
-)
-def test_example_dags_parse(airflow_db: None, dag_id: str, schedule: str, tasks: list[str]) -> None:
+EXAMPLES = {
+    "ropo_outcomes_check": ("CronTriggerTimetable", ["every_outcome_is_delivered"]),
+    "ropo_purge": ("CronTriggerTimetable", ["purge"]),
+    "ropo_settle": ("NullTimetable", ["settle"]),
+    "ropo_usageplace_events_after_load": ("AssetTriggeredTimetable", [REPORT]),
+    "ropo_usageplace_events_approved": ("CronDataIntervalTimetable", ["preview", "approve", REPORT]),
+    "ropo_usageplace_events_daily": ("CronDataIntervalTimetable", [REPORT]),
+    "ropo_usageplace_events_sharded": ("CronDataIntervalTimetable", [REPORT]),
+}
+
+
+def test_example_dags_parse(airflow_db: None) -> None:
     """Every example parses, and has the expected schedule and tasks."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(dag_folder=ROOT / "example_dags")
 
     assert {} == bag.import_errors
-    assert schedule == type(bag.dags[dag_id].timetable).__name__
-    assert tasks == bag.dags[dag_id].task_ids
+    assert {dag_id: (type(dag.timetable).__name__, dag.task_ids) for dag_id, dag in bag.dags.items()} == EXAMPLES
 
 
 def test_after_a_load_what_is_at_ropo_is_not_sent_again(

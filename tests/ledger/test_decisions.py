@@ -24,6 +24,7 @@ BEFORE = ME._replace(try_number=1, process="before")
 LATER = ME._replace(try_number=3, process="later")
 OTHER = ME._replace(run_id="run_2", try_number=1, process="other")
 THIRD = ME._replace(run_id="run_3", try_number=1, process="third")
+PERSON = Claimant("", "", "", -1, 0, "person")
 
 NOW = dt.datetime(2024, 1, 4, 12)  # noqa: DTZ001 - as the ledger writes it
 
@@ -350,6 +351,41 @@ def test_closed_holds_for_its_content() -> None:
     assert SEND is decide(written, OTHER_CONTENT, ME, ASIDE, NOW).action
     assert SEND is decide(written, SAME, ME, LedgerPolicy("always"), NOW).action
     assert CLOSED is decide(rows((OTHER, "closed", 9), content=None), OTHER_CONTENT, ME, ASIDE, NOW).action
+
+
+def test_what_has_changed_can_be_closed() -> None:
+    """An event of which Ropo One has another content is closed if a person has closed this one."""
+    written = rows((OTHER, "delivered", 9), content=OTHER_CONTENT) + rows((PERSON, "closed", 8))
+
+    assert CLOSED is decide(written, SAME, ME, ASIDE, NOW).action
+    assert KNOWN is decide(written, OTHER_CONTENT, ME, ASIDE, NOW).action
+    assert CHANGED is decide(written, content_of("A3"), ME, ASIDE, NOW).action
+
+
+@pytest.mark.parametrize(
+    ("who", "unconfirmed"),
+    [
+        pytest.param(PERSON, False, id="a person"),
+        pytest.param(Claimant("settle_dag", "settle", "manual", -1, 1, "person"), False, id="a person, by a task"),
+        pytest.param(Claimant("", "", "", -1, 0, ""), False, id="a person, by hand"),
+        pytest.param(OTHER, True, id="a run"),
+        pytest.param(Claimant("dag", "report", "run_1", -1, 1, ""), True, id="a run of the layout before"),
+        pytest.param(Claimant("", "report", "host 17 abc", -1, 1, "abc"), True, id="a run outside Airflow"),
+    ],
+)
+@pytest.mark.parametrize("before", ["unconfirmed", "sending"])
+def test_a_persons_undelivered_is_an_answer(before: str, who: Claimant, unconfirmed: bool) -> None:  # noqa: FBT001
+    """What may have arrived has not, if a person says so; a run that has not sent it does not know."""
+    decision = decide(rows((THIRD, before, 99), (who, "undelivered", 8)), SAME, ME, ASIDE, NOW)
+
+    assert (SEND, unconfirmed) == (decision.action, decision.unconfirmed)
+
+
+def test_a_persons_undelivered_answers_nothing_later() -> None:
+    """What is sent after a person's row may have arrived again."""
+    written = rows((THIRD, "unconfirmed", 99), (PERSON, "undelivered", 98), (OTHER, "unconfirmed", 97))
+
+    assert decide(written, SAME, ME, ASIDE, NOW).unconfirmed
 
 
 @pytest.mark.parametrize(

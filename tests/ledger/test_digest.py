@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStatus
-from airflow_provider_ropo.ledger.digest import FIELDS, ContentDigest, unkeyed
+from airflow_provider_ropo.ledger.digest import (
+    FIELDS,
+    ContentDigest,
+    invalid_digest,
+    is_of_invalid,
+    unkeyed,
+    without_fields,
+)
 from ledger_steps import DESTINATION
 
 MakeEvent = Callable[..., UsageplaceEvent]
@@ -181,3 +188,38 @@ def test_an_unknown_digest_matches_nothing(make_event: MakeEvent) -> None:
 
     assert not digest(event).matches("abc")
     assert not digest(event).matches(digest(event).text[:31])
+
+
+# Of invalid rows, and after purging.
+
+
+def test_an_invalid_row_has_the_digest_of_its_reason() -> None:
+    """The number that a row has in a query makes no difference, its reason and its event do."""
+    one = invalid_digest("row 7 (id e1): time: is missing", "e1")
+
+    assert one == invalid_digest("row 12 (id e1): time: is missing", "e1")
+    assert one != invalid_digest("row 7 (id e1): time: is no time", "e1")
+    assert one != invalid_digest("row 7 (id e1): time: is missing", "e2")
+    assert is_of_invalid(one)
+    assert 128 >= len(one)
+
+
+def test_an_invalid_rows_digest_is_no_contents(make_event: MakeEvent) -> None:
+    """A row that has become an event is not taken for the one that was invalid."""
+    assert not digest(make_event()).matches(invalid_digest("row 7: time: is missing", "e1"))
+    assert not is_of_invalid(digest(make_event()).text)
+    assert not is_of_invalid(None)
+
+
+def test_a_digest_without_fields(make_event: MakeEvent) -> None:
+    """What is left of a digest tells the same content from another, and names no field."""
+    left = without_fields(digest(make_event()).text)
+
+    assert left is not None
+    assert digest(make_event()).matches(left)
+    assert not digest(make_event(customernumber="A1")).matches(left)
+    assert [] == digest(make_event(customernumber="A1")).differing_fields(left)
+    assert left == without_fields(left)
+    assert without_fields(unkeyed(make_event())) is None
+    assert without_fields(None) is None
+    assert "invalid:1" == without_fields("invalid:1")

@@ -1140,7 +1140,7 @@ def test_a_claim_that_cannot_be_written(
     claimed = look_up(ledger, make_event())
     ledger.release_connection()
     with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE ropo_ledger"))
+        connection.execute(sa.text("ALTER TABLE ropo_ledger RENAME TO gone"))
 
     with pytest.raises(RopoLedgerError, match=r"ropo_ledger could not be read: .*ropo_ledger"):
         verify(ledger, *claimed)

@@ -208,6 +208,86 @@ def test_made_once(engine: sa.engine.Engine) -> None:
     assert 1 == len(table.entries(["e1"])["e1"])
 
 
+# The view.
+
+
+def states_in(engine: sa.engine.Engine, view: str = "ropo_ledger_state") -> list[tuple[str, str]]:
+    with engine.connect() as connection:
+        return sorted(
+            (row.event_id, row.delivery_status) for row in connection.execute(sa.text(f"SELECT * FROM {view}"))
+        )
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "sqlite"])
+def test_the_view_has_each_events_state(driver: str, postgres: Any, tmp_path: Path, make_engine: MakeEngine) -> None:
+    """The view, made with the table, has the ledger's columns, and one row for each event."""
+    server = driver != "sqlite" and postgres.address(postgres.make_schema(), driver=driver)
+    engine = make_engine(server or f"sqlite:///{tmp_path / 'ledger.db'}")
+    table = LedgerTable(engine, "ropo_ledger")
+
+    table.create_or_upgrade()
+    table.insert([row("e1", "delivered"), row("e2", "unconfirmed")])
+    table.insert([row("e1", "undelivered") | {"recorded_at": NOON + dt.timedelta(seconds=1)}])
+
+    assert [("e1", "delivered"), ("e2", "unconfirmed")] == states_in(engine)
+    assert COLUMNS.split() == ", ".join(columns_of(engine, "ropo_ledger_state")).split()
+    table.close()
+
+
+@pytest.mark.parametrize("name", ['"Ropo Ledger"', '"100% :sure"'])
+def test_the_view_of_a_quoted_name(name: str, engine: sa.engine.Engine) -> None:
+    """The view of a table with a quoted name has the same name with an ending, quoted as well."""
+    table = LedgerTable(engine, name)
+
+    table.create_or_upgrade()
+
+    assert [f"{name[1:-1]}_state"] == sa.inspect(engine).get_view_names()
+    table.close()
+
+
+def test_the_view_of_a_table_in_a_schema(postgres: Any, make_engine: MakeEngine, tables: MakeTable) -> None:
+    """The view is in the schema of its table."""
+    schema, engine = postgres.make_schema(), make_engine(postgres.address("public"))
+
+    tables(f"{schema}.ropo_ledger", user=engine).create_or_upgrade()
+
+    assert ["ropo_ledger_state"] == sa.inspect(engine).get_view_names(schema)
+
+
+def test_the_view_is_added_to_a_table_that_is_there(engine: sa.engine.Engine, tables: MakeTable) -> None:
+    """A table that is there, even of an earlier layout, gets its view; a second time nothing changes."""
+    make_earlier(engine, ("e1", "delivered", None))
+    table = tables()
+
+    table.create_or_upgrade()
+    table.create_or_upgrade()
+
+    assert [("e1", "delivered")] == states_in(engine)
+
+
+def test_a_view_that_may_not_be_made(modest: tuple[sa.engine.Engine, sa.engine.Engine], tables: MakeTable) -> None:
+    """A role that may not create the view uses the table all the same."""
+    owner, user = modest
+    tables(user=owner).create_or_upgrade()
+    run_sql(owner, "DROP VIEW ropo_ledger_state")
+    table = tables(user=user)
+
+    table.create_or_upgrade()
+    table.insert([row()])
+
+    assert [] == sa.inspect(owner).get_view_names()
+    assert ["e1"] == list(table.entries(["e1"]))
+
+
+def test_a_name_that_is_taken(engine: sa.engine.Engine, tables: MakeTable) -> None:
+    """What has the view's name already is left alone."""
+    run_sql(engine, "CREATE TABLE ropo_ledger_state (mine INTEGER)")
+
+    tables().create_or_upgrade()
+
+    assert ["mine"] == columns_of(engine, "ropo_ledger_state")
+
+
 MAKE = """
 import sys, time
 import sqlalchemy as sa

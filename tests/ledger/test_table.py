@@ -113,7 +113,11 @@ def test_what_fails_for_every_row_is_an_error(lost: str, postgres: Any, make_eng
     table.insert([row("e0")])
     table.release_connection()
     with owner.begin() as connection:
-        change = "DROP TABLE ropo_ledger" if lost == "the table" else f"REVOKE INSERT ON ropo_ledger FROM {role}"
+        change = (
+            "ALTER TABLE ropo_ledger RENAME TO gone"
+            if lost == "the table"
+            else f"REVOKE INSERT ON ropo_ledger FROM {role}"
+        )
         connection.execute(sa.text(change))
 
     with pytest.raises(RopoLedgerError, match="could not be written: "):

@@ -283,7 +283,7 @@ def test_a_result_that_cannot_be_written_is_an_error(
     [claimed] = claim(ledger, make_event())
     ledger.release_connection()
     with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE ropo_ledger"))
+        connection.execute(sa.text("ALTER TABLE ropo_ledger RENAME TO gone"))
 
     with pytest.raises(RopoLedgerError):
         record(ledger, dataclasses.replace(claimed), "rejected")

@@ -30,6 +30,7 @@ from airflow_provider_ropo.errors import (
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
+from airflow_provider_ropo.ledger.maintenance import Settlement, settle
 from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.pipeline import DeliveryOptions, MappingRows, QueryRows, RowSource, RunResult, deliver
 from airflow_provider_ropo.reporting.report import Report
@@ -259,6 +260,52 @@ def test_a_preview_knows_the_ledger(sandbox: Sandbox, path: Path, open_ledger: C
     assert result.error is None
     assert before == path.read_bytes()
     assert ["e1"] == sent(sandbox)
+
+
+def test_an_invalid_row_that_a_person_has_closed(
+    sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]
+) -> None:
+    """A row that will never be right is closed once, and ends no later run or preview in red while it is the same."""
+    bad = row(2, status="gone")
+    first = run([row(1), bad], sandbox, open_ledger("first"))
+    table = LedgerTable(sa.create_engine(f"sqlite:///{path}", hide_parameters=True), "ropo_ledger")
+    settle(table, Settlement(event_ids=["e2"], settle_as="closed", reason="a test order", who="anna"))
+    table.close()
+
+    again = run([row(1), row(3), bad], sandbox, open_ledger("second"))
+    previewed = run([bad], sandbox, open_ledger("third"), preview=True)
+    otherwise = run([row(2, time="never")], sandbox, open_ledger("fourth"))
+    fixed = run([row(2)], sandbox, open_ledger("fifth"))
+
+    assert first.failure is not None
+    assert ({"closed": 1, "already_delivered": 1, "delivered": 1}, None) == (nonzero(again), again.failure)
+    assert ({"closed": 1}, None) == (nonzero(previewed), previewed.failure)
+    assert {"invalid": 1} == nonzero(otherwise)
+    assert {"delivered": 1} == nonzero(fixed)
+    assert ["e1", "e3", "e2"] == [payload["id"] for payload in sandbox.events]
+
+
+def nonzero(result: RunResult) -> dict[str, int]:
+    """Return the counts by delivery status that are not zero."""
+    return {name: count for name, count in result.summary.as_dict().items() if count and name not in {"rows", "events"}}
+
+
+def test_closed_rows_are_not_known_without_the_ledger(
+    sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]
+) -> None:
+    """If the ledger fails after the rows are read, an invalid row is counted as invalid, and the run stops."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield row(1)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("DROP VIEW ropo_ledger_state")
+            database.execute("ALTER TABLE ropo_ledger RENAME COLUMN process TO processes")
+        yield row(2, status="gone")
+
+    result = run(MappingRows(rows()), sandbox, open_ledger("first"))
+
+    assert isinstance(result.stopped, RopoLedgerError)
+    assert {"undelivered": 1, "invalid": 1} == nonzero(result)
 
 
 def test_a_stopped_run_leaves_the_rest(

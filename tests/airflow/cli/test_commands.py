@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pytest
 from airflow_provider_ropo.errors import DeliveriesFailedError
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 from airflow_provider_ropo.sandbox import Fault, Sandbox
+from terminal import Answer, plain, run_commands
 
 DATE = "2026-01-14T05:00+02:00"
 DAG = '''
@@ -72,15 +72,6 @@ SQL = "SELECT * FROM outcome WHERE datetime(loaded) >= datetime(?) AND datetime(
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The output of a command, and its exit code."""
-
-    code: int | str | None
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
 class Terminal:
     """A terminal with an Airflow home, a DAG and connections."""
 
@@ -100,11 +91,6 @@ class Terminal:
     def kept(self) -> dict[str, list[Any]]:
         """Return all that is in the warehouse, and in Airflow's database but its log of commands."""
         return {**contents(self.warehouse), **contents(self.home / "airflow.db", but=("log", "sqlite_sequence"))}
-
-
-def plain(text: str) -> str:
-    """Remove log lines, which Airflow 3.2 writes before its commands can turn them off."""
-    return re.sub(r"(?m)^\d{4}-\d\d-\d\dT\S+ \[(debug|info) .*\n", "", text)
 
 
 def contents(path: Path, but: tuple[str, ...] = ()) -> dict[str, list[Any]]:
@@ -271,7 +257,7 @@ def test_the_ledger_lists_what_is_not_delivered(terminal: Terminal, ledger: None
         ("f3", "UNKNOWN-3", "connected", "2026-01-13 11:00:00", "rejected"),
     ] == [tuple(row.values())[1:6] for row in shown]
     assert {row["destination"] for row in shown} == {f"{shown[0]['destination'].split()[0]} 1000011"}
-    assert [*shown[0]][6:] == ["detail", "run_id", "recorded_at"]
+    assert [*shown[0]][6:] == ["http_status", "detail", "run_id", "recorded_at"]
     assert "HTTP 400 Unknown usage place" in shown[1]["detail"]
     assert before == terminal.kept()
 
@@ -322,6 +308,31 @@ MISTAKES = {
         ["ledger", "--conn-id", "warehouse", "--table", "ops_ledger"],
         "there is no ledger ops_ledger in the database of connection 'warehouse'",
     ),
+    "no date to look up": (
+        ["ledger", "--conn-id", "warehouse", "--since", "January"],
+        "--since: 'January' is not a date such as 2026-01-14, or a time such as 2026-01-14T05:00+02:00",
+    ),
+    "no reason": (
+        ["settle", "f2", "--as", "closed", "--reason", " ", "--conn-id", "warehouse"],
+        "give a reason; it is written to the ledger",
+    ),
+    "an unknown event": (
+        ["settle", "f2", "f9", "--as", "closed", "--reason", "gone", "--conn-id", "warehouse", "--yes"],
+        "nothing was settled; f9: no row of the ledger is about it",
+    ),
+    "nothing to purge": (["purge", "--conn-id", "warehouse"], "give either --older-than or --place"),
+    "no age": (
+        ["purge", "--conn-id", "warehouse", "--older-than", "a year"],
+        "'a year' is no age in days such as 400d",
+    ),
+    "a short age": (
+        ["purge", "--conn-id", "warehouse", "--older-than", "30d", "--yes"],
+        "an age below 90d is refused: a query that looks back, a backfill or a cleared run could still read these",
+    ),
+    "an unknown place": (
+        ["purge", "--conn-id", "warehouse", "--place", "P99", "--yes"],
+        "no row of the ledger ropo_ledger is about this usage place",
+    ),
 }
 
 
@@ -329,33 +340,13 @@ FORMATS = {
     output: ["ledger", "--conn-id", "warehouse", "--limit", "1", "--output", output]
     for output in ("table", "plain", "yaml")
 }
-#: Runs many commands in one process, each from ``airflow``'s own entry point: a start takes seconds.
-MANY = """
-import contextlib, io, json, sys
-from airflow.__main__ import main
-
-answers = []
-for arguments in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    sys.argv = ["airflow", "ropo", *arguments]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-    answers.append((code, out.getvalue(), err.getvalue()))
-print(json.dumps(answers))
-"""
 
 
 @pytest.fixture(scope="module")
 def answers(terminal: Terminal, ledger: None) -> dict[str, Answer]:
     """Run a command for every mistake and every output format."""
     asked = {**{name: arguments for name, (arguments, _) in MISTAKES.items()}, **FORMATS}
-    command = [sys.executable, "-c", MANY, json.dumps([*asked.values()])]
-    done = subprocess.run(command, env=terminal.environment, capture_output=True, text=True, check=True)
-    return dict(zip(asked, starmap(Answer, json.loads(done.stdout.splitlines()[-1])), strict=True))
+    return dict(zip(asked, run_commands(terminal.environment, [*asked.values()]), strict=True))
 
 
 @pytest.mark.parametrize("output", FORMATS)
