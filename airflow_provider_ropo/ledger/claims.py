@@ -275,13 +275,23 @@ class ClaimProtocol:
         elif decision.action is not Action.SEND:
             self._release(claim, decision, plan)
             plan.outcome.refused.append(replace(verified, is_claimed=False))
-        elif decision.newest is not None and decision.newest.recorded_at > claim.at:
-            # Something ended elsewhere after the look-up: the event is sent after that.
-            at = later_timestamp(decision.newest.recorded_at, now)
-            plan.claims.append(self._row(claim.event, SENDING, at))
-            plan.outcome.ready.append(replace(verified, at=at))
         else:
-            plan.outcome.ready.append(verified)
+            plan.outcome.ready.append(self._reassert(claim, verified, now, plan))
+
+    def _reassert(self, claim: PendingClaim, verified: PendingClaim, now: dt.datetime, plan: Plan) -> PendingClaim:
+        """Claim again if the look-up missed rows that matter; return the claim that may be sent."""
+        decision = verified.decision
+        may_have_arrived = decision.unconfirmed and not claim.decision.unconfirmed
+        newest = decision.newest.recorded_at if decision.newest is not None else claim.at
+        if newest <= claim.at and not may_have_arrived:
+            return verified
+        # The event is sent after what ended elsewhere meanwhile, and after the word that it may have arrived there.
+        at = later_timestamp(max(newest, claim.at), now)
+        if may_have_arrived:
+            plan.claims.append(self._row(claim.event, DeliveryStatus.UNCONFIRMED, at, detail=decision.detail))
+            at += TICK
+        plan.claims.append(self._row(claim.event, SENDING, at))
+        return replace(verified, at=at)
 
     def _waits(
         self, claim: PendingClaim, decision: Decision, entries: Sequence[LedgerEntry], now: dt.datetime, clock: float

@@ -487,7 +487,7 @@ def violations(world: World, processes: Sequence[Process], last: Process, odd: f
         for each in processes
         if getattr(each.stopped_by, "is_about_data", False)
     ]
-    wrong += _side_by_side(world.posts)
+    wrong += _side_by_side(world)
     wrong += _unawares(world)
     wrong += [
         f"{post.event_id} was posted by {post.process} though its claim had run out"
@@ -498,16 +498,28 @@ def violations(world: World, processes: Sequence[Process], last: Process, odd: f
     return wrong
 
 
-def _side_by_side(posts: Sequence[Post]) -> Iterator[str]:
+def _side_by_side(world: World) -> Iterator[str]:
     """Yield events that two processes posted at the same time, though no claim had run out and no try had given way."""
-    for number, one in enumerate(posts):
-        for other in posts[number + 1 :]:
+    for number, one in enumerate(world.posts):
+        for other in world.posts[number + 1 :]:
             if one.event_id != other.event_id or one.process == other.process or other.began >= one.ended:
                 continue
             ran_out = other.began - one.claimed_at >= CLAIM_TIMEOUT * 0.99
-            took_over = one.claimant.is_earlier_try_of(other.claimant)
-            if not (ran_out or took_over):
+            if not (ran_out or _has_given_way(one, other, world)):
                 yield f"{one.event_id} was posted by {one.process} and {other.process} at the same time"
+
+
+def _has_given_way(one: Post, other: Post, world: World) -> bool:
+    """Tell whether a later try of a post's task instance had written about the event before another post was decided.
+
+    That try speaks for the task instance then: others need not wait for the earlier one, which learns of it.
+    """
+    return one.claimant.is_earlier_try_of(other.claimant) or any(
+        row["event_id"] == one.event_id
+        and committed <= other.verified_at
+        and one.claimant.is_earlier_try_of(Claimant(*(row[name] for name in Claimant._fields)))
+        for committed, row in world.rows
+    )
 
 
 def _unawares(world: World) -> Iterator[str]:
