@@ -512,9 +512,11 @@ def _side_by_side(world: World) -> Iterator[str]:
 def _has_given_way(one: Post, other: Post, world: World) -> bool:
     """Tell whether a later try of a post's task instance had written about the event before another post was decided.
 
-    That try speaks for the task instance then: others need not wait for the earlier one, which learns of it.
+    That try speaks for the task instance then: others need not wait for the earlier one, which learns of it. Of two
+    tries, either may post first.
     """
-    return one.claimant.is_earlier_try_of(other.claimant) or any(
+    tries = (one.claimant, other.claimant), (other.claimant, one.claimant)
+    return any(earlier.is_earlier_try_of(later) for earlier, later in tries) or any(
         row["event_id"] == one.event_id
         and committed <= other.verified_at
         and one.claimant.is_earlier_try_of(Claimant(*(row[name] for name in Claimant._fields)))

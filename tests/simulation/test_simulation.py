@@ -20,10 +20,12 @@ from simulator import START, History, Process, VirtualTable, explore, failure_of
 
 #: Histories that are explored in every test run; ``make simulate`` goes on from there.
 HISTORIES = 4_000
+#: Where to begin to look for a fault that one history in thousands shows.
+RARE = 4_600
 
-#: Histories that failed once, each by a fault that is fixed: the answer to an old attempt, recorded late, was taken for
-#: the answer to a newer one.
-ONCE_FAILED = [1279, 1583, 2114, 2195, 3216]
+#: Histories that failed once, by a fault that is fixed: that an event may have arrived from an earlier try was found
+#: out only when the claim was verified, and was not written down.
+ONCE_FAILED = [2370, 3234, 4130, 5756]
 
 
 @pytest.fixture(autouse=True)
@@ -171,30 +173,30 @@ def send_whatever_is_ready(break_rule: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "break_it",
+    ("break_it", "first"),
     [
-        judge_by_own_clock,
-        take_others_for_oneself,
-        believe_the_newest_row,
-        give_up_a_batch_for_a_row,
-        claim_without_verifying,
-        ignore_claims_of_others,
-        respect_claims_too_briefly,
-        send_on_a_claim_that_ran_out,
-        forget_what_is_unresolved,
-        take_any_answer_for_the_last,
-        hold_nothing_back,
-        send_whatever_is_ready,
+        (judge_by_own_clock, 0),
+        (take_others_for_oneself, 0),
+        (believe_the_newest_row, 0),
+        (give_up_a_batch_for_a_row, 0),
+        (claim_without_verifying, 0),
+        (ignore_claims_of_others, 0),
+        (respect_claims_too_briefly, 0),
+        (send_on_a_claim_that_ran_out, 0),
+        (forget_what_is_unresolved, 0),
+        (take_any_answer_for_the_last, RARE),
+        (hold_nothing_back, 0),
+        (send_whatever_is_ready, 0),
     ],
-    ids=lambda function: function.__name__,
+    ids=lambda value: getattr(value, "__name__", None) or "",
 )
 def test_a_broken_rule_is_found(
-    break_it: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+    break_it: Callable[[pytest.MonkeyPatch], None], first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without any one rule of the protocol, some history breaks a promise, and shrinks to a smaller one that does."""
     break_it(monkeypatch)
 
-    found = next((History(seed) for seed in range(HISTORIES) if failure_of(History(seed))), None)
+    found = next((History(seed) for seed in range(first, first + HISTORIES) if failure_of(History(seed))), None)
 
     assert found is not None
     assert failure_of(shrink(found)) is not None
