@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 SNOWFLAKE := $(VENV)/snowflake
 
-.PHONY: help demo test simulate test-services test-browser matrix lint format airflow benchmark build clean
+.PHONY: help demo test simulate test-services test-browser matrix lint docs format airflow benchmark build clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -31,11 +31,14 @@ test-browser: $(VENV)/ready ## Test a whole Airflow in a real browser (five minu
 matrix: $(VENV)/ready ## Test the wheel with every supported Airflow and Python (up to an hour); PAIR=3.0-py3.11 for one pair
 	@PATH="$(abspath $(RUN)):$$PATH" nox $(if $(PAIR),--session "airflow($(PAIR))") $(if $(WHEEL),-- "$(WHEEL)")
 
-lint: $(VENV)/ready ## Check style, types and the layers of imports
+lint: $(VENV)/ready docs ## Check style, types, the layers of imports and the documentation
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
 	@$(RUN)/mypy
 	@$(RUN)/lint-imports
+
+docs: $(VENV)/ready ## Build the documentation site in build/site; a link or reference that is broken fails
+	@$(RUN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --fresh-env docs build/site
 
 format: $(VENV)/ready ## Format the code
 	@$(RUN)/ruff format .

@@ -76,10 +76,10 @@ class RopoHook(BaseHook):
     def post_usageplace_event(self, event: UsageplaceEvent) -> Receipt:
         """Post one event; a transient error is retried with the same id before it is raised.
 
-        :param event: the event, as :meth:`UsageplaceEvent.from_row` makes it.
+        :param event: the event, as :meth:`~airflow_provider_ropo.event.UsageplaceEvent.from_row` makes it.
         :return: Ropo One's acceptance.
-        :raises RopoError: see :mod:`airflow_provider_ropo.errors`; a :class:`RopoTimeoutError` means that the
-            event may have arrived.
+        :raises RopoError: see :mod:`airflow_provider_ropo.errors`; a
+            :class:`~airflow_provider_ropo.errors.RopoTimeoutError` means that the event may have arrived.
         """
         payload = event.to_payload(jobid_as_string=self.settings.jobid_as_string)
         client = self.get_conn()

@@ -191,7 +191,7 @@ def _create(engine: sa.engine.Engine, table: sa.Table, where: str) -> None:
             raise RopoConfigurationError(
                 f"the ledger {table.fullname}{where} does not exist, and this role may not create it "
                 f"({_reason(error)}); grant it CREATE for the first run, or let the database's team create the table "
-                "(the README has its columns)"
+                "(the statement is on the documentation's page about the ledger)"
             ) from None
         return
     _create_indexes(engine, table)

@@ -1,6 +1,6 @@
 """Metrics and trace of a run: counters and timings through Airflow's Stats, and one trace span.
 
-The metrics are described in the README; they contain no id of an event, a usage place or a customer.
+The metrics are described in docs/observability.md; they contain no id of an event, a usage place or a customer.
 (https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/logging-monitoring/metrics.html)
 """
 

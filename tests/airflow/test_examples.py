@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_ropo.sandbox import Sandbox
+from documents import block
 
 ROOT = Path(__file__).parents[2]
 REPORT = "report_usageplace_events"
@@ -115,12 +116,12 @@ def change(warehouse: Path, *statements: str) -> None:
 
 
 def test_the_demo_shows_what_arrived_and_what_did_not() -> None:
-    """``make demo`` runs the daily example through a real Airflow, and prints what the README shows of it."""
+    """``make demo`` runs the daily example through a real Airflow, and prints what "First steps" shows of it."""
     finished = subprocess.run(
         [sys.executable, ROOT / "demo" / "demo.py"], capture_output=True, text=True, timeout=120, check=False
     )
 
-    shown = (ROOT / "README.md").read_text().partition("\nArrived at Ropo One:")[2].partition("```")[0]
+    shown = block("first-steps", "Arrived at Ropo One:")
     assert 0 == finished.returncode, finished.stdout + finished.stderr
     assert [] == [line for line in shown.splitlines() if line.strip(" …") and line not in finished.stdout]
     assert "9 of 11 events are at Ropo One: 9 delivered, 1 rejected, 1 invalid" in finished.stdout

@@ -407,7 +407,7 @@ def test_invoices_in_both_ways() -> None:
     assert [{"jobid": 5}] == payload_of(invoices=[], jobid=5)["invoices"]
 
 
-# The README documents how an id is derived: these values must never change, or events would be sent twice.
+# docs/rows.md documents how an id is derived: these values must never change, or events would be sent twice.
 DERIVED = [
     ({}, "2afc1de73870497162bd5bea82492ab7"),
     ({"status": "disconnected"}, "3f0afb4fa097ab44cdbf83883ac3747b"),

@@ -126,6 +126,8 @@ def test_links_survive_serialization(looked: Finished) -> None:
             "matrix_decorated": expected,
             "matrix_mapped": expected,
             "ropo_outcomes_check": [],
+            "ropo_purge": [],
+            "ropo_settle": [],
             "ropo_usageplace_events_after_load": expected,
             "ropo_usageplace_events_daily": expected,
             "ropo_usageplace_events_sharded": expected,
