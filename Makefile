@@ -49,6 +49,7 @@ benchmark: $(VENV)/ready ## Measure reading and posting (a quarter of an hour)
 	@$(RUN)/python benchmarks/intake.py
 	@$(RUN)/python benchmarks/posting.py
 	@$(RUN)/python benchmarks/far_ledger.py
+	@$(RUN)/python benchmarks/files.py
 
 build: $(VENV)/ready ## Build the wheel and the source distribution, and check what a package index would refuse
 	@rm -rf dist

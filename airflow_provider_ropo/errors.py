@@ -17,6 +17,8 @@
     ├── RopoUnavailableError         posts keep failing: the run ends early                      transient
     ├── RopoLedgerError              the ledger's database failed: posting stops                 transient
     │   └── SupersededError          a later try of this task instance is running: this one stops
+    ├── FileStoreError               the file could not be written or published                   transient
+    │   └── FileConflictError        another file has its name: a person has to decide            permanent
     ├── SpoolError                   the temporary folder is full, or failed: posting stops       transient
     ├── RunRefusedError              refused before the first post: too much, or not what was approved  permanent
     └── DeliveriesFailedError        raised once, at the end, with the counts
@@ -168,6 +170,18 @@ class RopoLedgerError(RopoError):
 
 class SupersededError(RopoLedgerError):
     """A later try of the same task instance is running: this process is superseded, and stops."""
+
+
+class FileStoreError(RopoError):
+    """A file could not be written to its destination, or published there."""
+
+    transient = True
+
+
+class FileConflictError(FileStoreError):
+    """Another file is there under the name of ours: nothing is published until a person has decided."""
+
+    transient = False
 
 
 class SpoolError(RopoError):

@@ -108,6 +108,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_provider_ropo.operators.ledger",
                     "airflow_provider_ropo.operators.usageplace",
+                    "airflow_provider_ropo.operators.usageplace_file",
                 ],
             }
         ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import json
 import ssl
 import threading
 import time
@@ -21,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from airflow_provider_ropo import __version__
 from airflow_provider_ropo.api.settings import RopoSettings, is_loopback
 from airflow_provider_ropo.errors import RopoConfigurationError, RopoConnectError, RopoError, RopoTimeoutError
+from airflow_provider_ropo.event.model import encode_json
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -32,8 +32,6 @@ CONNECT_TIMEOUT = 10.0
 MAX_BODY_SIZE = 65_536
 #: The number of interim responses (1xx) that are read before one request's final response.
 MAX_INTERIM_RESPONSES = 100
-
-_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class RawResponse(NamedTuple):
@@ -209,7 +207,7 @@ class Transport:
         """
         settings = self._settings
         try:
-            response = self._thread_session().post(path, _encode(body).encode(), token)
+            response = self._thread_session().post(path, encode_json(body).encode(), token)
             return RawResponse(response.status_code, response.headers, _read_body(response))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise self._transport_error(error) from None

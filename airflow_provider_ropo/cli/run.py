@@ -23,7 +23,7 @@ from airflow.timetables.base import DataInterval
 from pendulum import DateTime
 
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
+from airflow_provider_ropo.operators.base import UsageplaceOperator
 
 
 class Run(NamedTuple):
@@ -63,7 +63,7 @@ def _task_of(dag: DAG, task_id: str) -> Any:
 
 
 def _reports(task: Any) -> bool:
-    return issubclass(task.operator_class if task.is_mapped else type(task), UsageplaceEventOperator)
+    return issubclass(task.operator_class if task.is_mapped else type(task), UsageplaceOperator)
 
 
 def simulate_run(dag: DAG, logical_date: str, conf: str | None) -> Run:
@@ -93,7 +93,7 @@ def simulate_run(dag: DAG, logical_date: str, conf: str | None) -> Run:
     return Run(dag_run, f"{kind}, data interval {interval.start} to {interval.end}")
 
 
-def render(task: Any, run: Run, map_index: int) -> tuple[UsageplaceEventOperator, Any]:
+def render(task: Any, run: Run, map_index: int) -> tuple[UsageplaceOperator, Any]:
     """Render a task's templates as in this run; return the operator and its context.
 
     :param map_index: which instance of a mapped task; -1 for others.

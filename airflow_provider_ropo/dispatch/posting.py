@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.dispatch.circuit_breaker import asks_for_long
-from airflow_provider_ropo.dispatch.dispatcher import LOOK_UP_SIZE, Dispatcher
+from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConfigurationError,
@@ -21,16 +19,13 @@ from airflow_provider_ropo.errors import (
     RopoLedgerError,
     RopoUnavailableError,
     SpoolError,
-    SupersededError,
 )
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger.table import batches
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.retry import Backoff, call_with_retries
-
-log = logging.getLogger(__name__)
+from airflow_provider_ropo.unsent import end_sending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +113,7 @@ class RestChannel:
             stopped = error
         finally:
             self.client.close()
-            left = report.remaining
-            if left:
-                _count_unsent(unsent, ledger, report, stopped)
-            if ledger is not None and ledger.stale:
-                log.warning("%s events were stale: a later one of their place was delivered", ledger.stale)
-        if stopped is None and left:
-            stopped = RopoError(f"the task was told to stop: {left:,} events are not sent")
-        if stopped is not None:
-            report.stop(stopped)
+            stopped = end_sending(unsent, ledger, report, stopped)
         return stopped
 
 
@@ -136,22 +123,3 @@ def _sign_in(client: RopoClient, backoff: Backoff, stop: threading.Event) -> Rop
     if isinstance(signed_in.result, RopoError):
         return asks_for_long(signed_in.result, backoff.max_retry_after) or signed_in.result
     return None
-
-
-def _count_unsent(
-    unsent: Iterable[UsageplaceEvent], ledger: DeliveryLedger | None, report: Report, stopped: RopoError | None
-) -> None:
-    """Count the events that the run did not come to, and record them, unless it is the ledger that failed."""
-    if ledger is not None and not isinstance(stopped, SupersededError):
-        detail, write = f"not sent: {stopped or 'the run was stopped'}", not isinstance(stopped, RopoLedgerError)
-        try:
-            for events in batches(unsent, LOOK_UP_SIZE):
-                for delivery in ledger.record_unsent(events, detail, write=write):
-                    report.on_unsent(delivery)
-        except (RopoLedgerError, SpoolError) as error:
-            log.error("the events that were not sent are not recorded: %s", error)  # noqa: TRY400
-    elif ledger is None:
-        with suppress(SpoolError):
-            for event in unsent:
-                report.summary.note_open(event.time)
-    report.count_undelivered(report.remaining)

@@ -33,7 +33,18 @@ from airflow_provider_ropo.timezones import DEFAULT_TIMEZONE, find_timezone
 
 T = TypeVar("T")
 
-__all__ = ["Invoice", "RowReader", "UsageplaceEvent", "UsageplaceStatus", "find_timezone", "mask_payload"]
+#: Encodes a payload as JSON, for a request and for a file alike.
+encode_json: Callable[[Any], str] = json.JSONEncoder(allow_nan=False).encode
+
+__all__ = [
+    "Invoice",
+    "RowReader",
+    "UsageplaceEvent",
+    "UsageplaceStatus",
+    "encode_json",
+    "find_timezone",
+    "mask_payload",
+]
 
 #: The guide's own wording, for rows without a description. A notdisconnected event has none: it needs the reason.
 _WORDING = {
@@ -122,7 +133,7 @@ class UsageplaceEvent:
             payload["contract_no"] = self.contract_no
         if self.invoices:
             payload["invoices"] = [invoice.to_payload(jobid_as_string=jobid_as_string) for invoice in self.invoices]
-        payload["time"] = _wall_clock(self.time)
+        payload["time"] = time_text(self.time)
         payload["status"] = self.status.value
         if self.description is not None:
             payload["description"] = self.description
@@ -235,7 +246,11 @@ def mask_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def _wall_clock(time: dt.datetime) -> str:
+def time_text(time: dt.datetime) -> str:
+    """Return a time as Ropo One is told it.
+
+    :param time: in the zone that is sent.
+    """
     # Not strftime: its %Y does not pad years alike everywhere.
     return f"{time.year:04}-{time.month:02}-{time.day:02} {time.hour:02}:{time.minute:02}:{time.second:02}"
 
@@ -260,7 +275,7 @@ def _derive_id(
 
     Invoices are left out, so that the rows of one event, an invoice each, have one id.
     """
-    content = [code, status.value, _wall_clock(time), customernumber, contract_no, description]
+    content = [code, status.value, time_text(time), customernumber, contract_no, description]
     text = json.dumps(content, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 

@@ -264,13 +264,14 @@ def _disk_errors() -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise SpoolError(
-            f"the events that were read do not fit on the disk, or it failed ({error}): they are kept in {_folder()}; "
-            "make room there, or set the worker's environment variable SQLITE_TMPDIR (or TMPDIR) to another folder"
+            f"the events that were read do not fit on the disk, or it failed ({error}): they are kept in "
+            f"{temporary_folder()}; make room there, or set the worker's environment variable SQLITE_TMPDIR "
+            "(or TMPDIR) to another folder"
         ) from error
 
 
-def _folder() -> str:
-    """Return where SQLite puts its temporary databases (https://sqlite.org/tempfiles.html, section 5)."""
+def temporary_folder() -> str:
+    """Return the folder in which SQLite puts its temporary databases (https://sqlite.org/tempfiles.html, section 5)."""
     named = [os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR")]
     folders = [*filter(None, named), "/var/tmp", "/usr/tmp", "/tmp"]  # noqa: S108 - SQLite's own
     return next((each for each in folders if Path(each).is_dir() and os.access(each, os.W_OK | os.X_OK)), ".")

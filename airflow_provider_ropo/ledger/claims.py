@@ -40,6 +40,7 @@ from airflow_provider_ropo.ledger.entries import (
     NEVER,
     SENDING,
     TICK,
+    UNPUBLISHED,
     Claimant,
     LedgerEntry,
     event_row,
@@ -84,6 +85,7 @@ class Round:
     :param claims_per_place: of these, for one usage place.
     :param unresolved: claims of the round before, to verify.
     :param results: what is to be recorded.
+    :param detail: what the rows of the claims say: the file that the events are in.
     """
 
     look_ups: Sequence[UsageplaceEvent] = ()
@@ -92,6 +94,7 @@ class Round:
     claims_per_place: int = 1
     unresolved: Sequence[PendingClaim] = ()
     results: Sequence[tuple[PendingClaim, Delivery]] = ()
+    detail: str = ""
 
     @property
     def event_ids(self) -> list[str]:
@@ -159,6 +162,8 @@ class Plan:
     claims: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
     is_superseded: bool = False
+    #: What the rows of the claims say.
+    detail: str = ""
 
 
 class ClaimProtocol:
@@ -183,7 +188,7 @@ class ClaimProtocol:
         :param now: the database's time just before the reading, UTC, naive.
         :param clock: seconds at that moment, from any start.
         """
-        plan = Plan(is_superseded=read.is_superseded)
+        plan = Plan(is_superseded=read.is_superseded, detail=asked.detail)
         for claim, delivery in asked.results:
             self._record(claim, delivery, read.latest_deliveries, now, plan)
         if not plan.is_superseded:
@@ -204,6 +209,13 @@ class ClaimProtocol:
         counted = of_destination(list(entries), self._destination)
         content = ContentDigest(event, self._destination)
         return decide(counted, content, self._me, self._policy, now, self._since)
+
+    def claim_row(self, event: UsageplaceEvent, at: dt.datetime, detail: str = "") -> dict[str, Any]:
+        """Return a row of *sending*.
+
+        :param detail: the file that the event is in, if any.
+        """
+        return self._row(event, SENDING, at, detail=detail)
 
     def closing_row(self, claim: PendingClaim, delivery: Delivery, at: dt.datetime, detail: str = "") -> dict[str, Any]:
         """Return the row of an event's delivery status."""
@@ -257,7 +269,7 @@ class ClaimProtocol:
         if claim.decision.unconfirmed:
             plan.claims.append(self._row(claim.event, DeliveryStatus.UNCONFIRMED, at, detail=claim.decision.detail))
             at += TICK
-        plan.claims.append(self._row(claim.event, SENDING, at))
+        plan.claims.append(self.claim_row(claim.event, at, plan.detail))
         holds_until = clock + self._policy.claim_timeout
         return replace(claim, at=at, is_claimed=True, claimed_at=clock, holds_until=holds_until)
 
@@ -265,8 +277,9 @@ class ClaimProtocol:
         self, claim: PendingClaim, entries: Sequence[LedgerEntry], now: dt.datetime, clock: float, plan: Plan
     ) -> None:
         """Decide about a claim by what others have written, now that all can see it."""
-        # A claim does not stand in its own way.
-        counted = of_destination([entry for entry in entries if entry.claimant != self._me], self._destination)
+        # A claim does not stand in its own way; what this process has found out about a file still counts.
+        others = [each for each in entries if each.claimant != self._me or each.delivery_status == UNPUBLISHED]
+        counted = of_destination(others, self._destination)
         decision = self.decide(claim.event, counted, now)
         unconfirmed = decision.unconfirmed or claim.decision.unconfirmed
         verified = replace(claim, decision=replace(decision, unconfirmed=unconfirmed))
@@ -290,7 +303,7 @@ class ClaimProtocol:
         if may_have_arrived:
             plan.claims.append(self._row(claim.event, DeliveryStatus.UNCONFIRMED, at, detail=decision.detail))
             at += TICK
-        plan.claims.append(self._row(claim.event, SENDING, at))
+        plan.claims.append(self.claim_row(claim.event, at, plan.detail))
         return replace(verified, at=at)
 
     def _waits(

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import RopoConfigurationError, SupersededError
 from airflow_provider_ropo.ledger.digest import ContentDigest
-from airflow_provider_ropo.ledger.entries import KNOWN_STATUSES, NEVER, SENDING, Claimant, LedgerEntry
+from airflow_provider_ropo.ledger.entries import (
+    IN_PROGRESS,
+    KNOWN_STATUSES,
+    NEVER,
+    SENDING,
+    UNPUBLISHED,
+    Claimant,
+    LedgerEntry,
+)
+from airflow_provider_ropo.ledger.files import FileRecord
 
 Redeliver = Literal["never", "changed", "always"]
 OnUnconfirmed = Literal["resend", "hold"]
@@ -50,8 +59,9 @@ STATUS_OF_ACTION = {
 }
 
 
-#: Ropo One's answers, and a person's. A person's *undelivered* is one, too; a run's is not.
-_ANSWERS = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.REJECTED, DeliveryStatus.CLOSED})
+#: Ropo One's answers, a person's, and what a later run found out about a file. A person's *undelivered* is one, too; a
+#: run's is not.
+_ANSWERS = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.REJECTED, DeliveryStatus.CLOSED, UNPUBLISHED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +71,16 @@ class Decision:
     :param unconfirmed: an earlier attempt may have arrived.
     :param detail: why, fit for a log.
     :param newest: the newest row about it, if any.
+    :param file: the file in which it may have arrived, if it was sent in one.
+    :param sent_hash: the digest of its content there.
     """
 
     action: Action
     unconfirmed: bool = False
     detail: str = ""
     newest: LedgerEntry | None = None
+    file: FileRecord | None = None
+    sent_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +163,14 @@ def decide(  # noqa: C901, PLR0911 - a decision table, read top down
     unresolved = last_unresolved(entries)
     if unresolved is None:
         return Decision(Action.SEND, newest=newest)
+    file = _file_of(entries)
+    sent_hash = unresolved.payload_hash if file is not None else None
     if policy.redeliver == "never" and not content.matches(unresolved.payload_hash):
-        return _changed(content, unresolved, newest)
+        return replace(_changed(content, unresolved, newest), file=file, sent_hash=sent_hash)
     who = unresolved.claimant
     detail = f"may have arrived already, from run {who.run_id}, try {who.try_number}"
     action = Action.UNCONFIRMED if policy.on_unconfirmed == "hold" else Action.SEND
-    return Decision(action, unconfirmed=True, detail=detail, newest=newest)
+    return Decision(action, unconfirmed=True, detail=detail, newest=newest, file=file, sent_hash=sent_hash)
 
 
 def competing_claims(
@@ -188,7 +204,7 @@ def live_earlier_tries(
 
 
 def _is_live(entry: LedgerEntry, policy: LedgerPolicy, now: dt.datetime) -> bool:
-    return entry.delivery_status == SENDING and (now - entry.recorded_at).total_seconds() < policy.claim_timeout
+    return entry.delivery_status in IN_PROGRESS and (now - entry.recorded_at).total_seconds() < policy.claim_timeout
 
 
 def last_unresolved(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
@@ -204,11 +220,21 @@ def last_unresolved(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
     unresolved = None
     for entry in entries:
         is_open = entry.delivery_status == DeliveryStatus.UNCONFIRMED or (
-            entry.delivery_status == SENDING and latest_of[entry.claimant] is entry
+            entry.delivery_status in IN_PROGRESS and latest_of[entry.claimant] is entry
         )
         if is_open and not _is_answered(entry, entries):
             unresolved = entry
     return unresolved
+
+
+def _file_of(entries: Sequence[LedgerEntry]) -> FileRecord | None:
+    """Return the file of the newest attempt in a file that is not answered."""
+    for entry in reversed(entries):
+        if entry.delivery_status in {SENDING, DeliveryStatus.UNCONFIRMED} and not _is_answered(entry, entries):
+            file = FileRecord.parse(entry.detail or "")
+            if file is not None:
+                return file
+    return None
 
 
 def _is_answered(unresolved: LedgerEntry, entries: Sequence[LedgerEntry]) -> bool:

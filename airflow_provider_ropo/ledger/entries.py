@@ -8,11 +8,18 @@ from typing import Any, NamedTuple
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import InvalidRowError
 from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.ledger.files import FileRecord
 
 #: In the ledger only: an attempt may be under way.
 SENDING = "sending"
+#: Of a file alone: it is complete under its temporary name; it is about to get its final name.
+UPLOADED, PUBLISHING = "uploaded", "publishing"
+#: A file never got its final name: what was in it has not arrived.
+UNPUBLISHED = "unpublished"
+#: An attempt may be under way.
+IN_PROGRESS = frozenset({SENDING, UPLOADED, PUBLISHING})
 #: What a row's ``delivery_status`` may be.
-KNOWN_STATUSES = frozenset({SENDING, *(status.value for status in DeliveryStatus)})
+KNOWN_STATUSES = frozenset({*IN_PROGRESS, UNPUBLISHED, *(status.value for status in DeliveryStatus)})
 #: The smallest step of the ledger's clock.
 TICK = dt.timedelta(microseconds=1)
 NEVER = dt.datetime(1, 1, 1)  # noqa: DTZ001 - the ledger's times are naive
@@ -119,6 +126,24 @@ def invalid_row(
         "usageplacecode": error.usageplacecode and error.usageplacecode[:LONGEST_CODE],
         "delivery_status": DeliveryStatus.INVALID.value,
         "detail": str(error)[:LONGEST_DETAIL],
+        "attempts": 0,
+        **claimant._asdict(),
+        "recorded_at": recorded_at,
+    }
+
+
+def file_row(
+    file: FileRecord, status: str, recorded_at: dt.datetime, *, destination: str, claimant: Claimant, detail: str = ""
+) -> dict[str, Any]:
+    """Return a row about a file: its name stands where the id of an event would."""
+    unknown = ("usageplacecode", "event_status", "event_time", "http_status")
+    return {
+        **dict.fromkeys(unknown),
+        "destination": destination,
+        "event_id": file.name,
+        "delivery_status": status,
+        "detail": "; ".join(filter(None, (str(file), detail)))[:LONGEST_DETAIL],
+        "payload_hash": file.sha256,
         "attempts": 0,
         **claimant._asdict(),
         "recorded_at": recorded_at,

@@ -22,20 +22,24 @@ from airflow_provider_ropo.ledger.decisions import (
     Action,
     Decision,
     LedgerPolicy,
+    competing_claims,
     last_unresolved,
     latest,
     of_destination,
 )
-from airflow_provider_ropo.ledger.digest import invalid_digest, is_of_invalid
+from airflow_provider_ropo.ledger.digest import ContentDigest, invalid_digest, is_of_invalid
 from airflow_provider_ropo.ledger.entries import (
     LONGEST_DETAIL,
     SENDING,
     TICK,
     Claimant,
     LedgerEntry,
+    event_row,
+    file_row,
     invalid_row,
     later_timestamp,
 )
+from airflow_provider_ropo.ledger.files import FileRecord
 from airflow_provider_ropo.ledger.table import LedgerTable, batches
 
 log = logging.getLogger(__name__)
@@ -120,7 +124,40 @@ class DeliveryLedger:
 
         :raises SupersededError: if a later try of the same task instance is running.
         """
-        return [claim.decision for claim in self._look_up(events)]
+        return [claim.decision for claim in self.look_up(events)]
+
+    def look_up(self, events: Sequence[UsageplaceEvent], *, mine: bool = True) -> list[PendingClaim]:
+        """Look events up; nothing is written.
+
+        :param mine: count this process's own rows.
+        :raises SupersededError: if a later try of the same task instance is running.
+        """
+        protocol, now = self._protocol(), self._now()
+        read = self._table.entries([event.id for event in events])
+        claims = []
+        for event in events:
+            entries = read.get(event.id, [])
+            others = entries if mine else [entry for entry in entries if entry.claimant != self._me]
+            claim = looked_up(event, protocol.decide(event, others, now), now)
+            if (
+                len(others) < len(entries)
+                and entries[-1].claimant == self._me
+                and entries[-1].delivery_status == SENDING
+            ):
+                # Claimed, and never sent: the claim is still to be closed.
+                claim = replace(claim, at=entries[-1].recorded_at + TICK, is_claimed=True)
+            claims.append(claim)
+        return claims
+
+    def reassert(self, events: Sequence[UsageplaceEvent], after: dt.datetime, detail: str) -> dt.datetime:
+        """Write *sending* again for events that are claimed; return the time of the rows.
+
+        :param after: a time that is not before any of the claims'.
+        :param detail: the file that they are in now.
+        """
+        at = later_timestamp(after, self._now())
+        self._table.insert([self._protocol().claim_row(event, at, detail) for event in events])
+        return at
 
     def is_own(self, entry: LedgerEntry) -> bool:
         """Tell whether a try of this task instance wrote a row."""
@@ -133,7 +170,7 @@ class DeliveryLedger:
         :param write: False: read only.
         :return: their delivery statuses, in order: what is at Ropo One already is counted as such.
         """
-        claims = self._look_up(events, mine=False)
+        claims = self.look_up(events, mine=False)
         deliveries = [_unsent(claim, detail) for claim in claims]
         protocol = self._protocol()
         if not write:
@@ -146,6 +183,64 @@ class DeliveryLedger:
             ]
         )
         return deliveries
+
+    def file_entries(self, name: str) -> list[LedgerEntry]:
+        """Return the rows about a file that count for this destination, oldest first."""
+        return of_destination(self._table.entries([name]).get(name, ()), self._destination)
+
+    def senders_of_file(self, name: str) -> list[Claimant]:
+        """Return the other runs that may be sending a file right now."""
+        return competing_claims(self.file_entries(name), self._me, self._policy, self._now())
+
+    def record_file(self, file: FileRecord, status: str, detail: str = "") -> dt.datetime:
+        """Record how far a file has come; return the row's time.
+
+        :param detail: why.
+        """
+        entries = self.file_entries(file.name)
+        at = later_timestamp(entries[-1].recorded_at if entries else None, self._now())
+        self._table.insert(
+            [file_row(file, status, at, destination=self._destination, claimant=self._me, detail=detail)]
+        )
+        return at
+
+    def check_file_is_mine(self, file: FileRecord, since: dt.datetime) -> None:
+        """Refuse to go on with a file that another process has written about since then.
+
+        An earlier try of this task instance gives way itself.
+
+        :raises SupersededError: naming the other run.
+        """
+        for entry in self.file_entries(file.name):
+            is_mine = entry.claimant == self._me or entry.claimant.is_earlier_try_of(self._me)
+            if not is_mine and entry.recorded_at > since:
+                raise SupersededError(
+                    f"run {entry.claimant.run_id} has taken over the file {file.name}; this one stops"
+                )
+
+    def record_found(
+        self, found: Sequence[tuple[UsageplaceEvent, Decision]], status: str, file: FileRecord, detail: str
+    ) -> None:
+        """Record what was found out about events of a file, with the content that is in it.
+
+        :param found: each event, and the decision that names the file.
+        :param detail: what was found out.
+        """
+        now = self._now()
+        self._table.insert(
+            [
+                event_row(
+                    event,
+                    status,
+                    later_timestamp(decision.newest.recorded_at if decision.newest else None, now),
+                    destination=self._destination,
+                    payload_hash=decision.sent_hash or ContentDigest(event, self._destination).text,
+                    claimant=self._me,
+                    detail=f"{file}; {detail}",
+                )
+                for event, decision in found
+            ]
+        )
 
     def record_invalid(self, errors: Iterable[InvalidRowError]) -> None:
         """Record rows that never became an event, but for those whose id Ropo One has, or may have."""
@@ -189,28 +284,6 @@ class DeliveryLedger:
         since = self._started[0] if self._started else self._now()
         later_try = None if self._superseded else (self._me, since)
         return self._table.read(asked.event_ids, asked.places, self._destination, later_try)
-
-    def _look_up(self, events: Sequence[UsageplaceEvent], *, mine: bool = True) -> list[PendingClaim]:
-        """Look events up.
-
-        :param mine: count this process's own rows.
-        """
-        protocol, now = self._protocol(), self._now()
-        read = self._table.entries([event.id for event in events])
-        claims = []
-        for event in events:
-            entries = read.get(event.id, [])
-            others = entries if mine else [entry for entry in entries if entry.claimant != self._me]
-            claim = looked_up(event, protocol.decide(event, others, now), now)
-            if (
-                len(others) < len(entries)
-                and entries[-1].claimant == self._me
-                and entries[-1].delivery_status == SENDING
-            ):
-                # Claimed, and never sent: the claim is still to be closed.
-                claim = replace(claim, at=entries[-1].recorded_at + TICK, is_claimed=True)
-            claims.append(claim)
-        return claims
 
 
 def _unsent(claim: PendingClaim, detail: str) -> Delivery:

@@ -58,5 +58,7 @@ def task_instance_page(dag_id: str, run_id: str, task_id: str, map_index: int) -
 
 #: True if Airflow's UI can show the report: 3.1 and later.
 HAS_TABS = hasattr(AirflowPlugin, "external_views")
-#: The links of every operator in this package.
-LINKS: tuple[BaseOperatorLink, ...] = (RopoOneLink(), ReportLink()) if HAS_TABS else (RopoOneLink(),)
+#: The link to the report.
+REPORT_LINKS: tuple[BaseOperatorLink, ...] = (ReportLink(),) if HAS_TABS else ()
+#: The links of an operator whose events go to a server of Ropo One.
+LINKS: tuple[BaseOperatorLink, ...] = (RopoOneLink(), *REPORT_LINKS)

@@ -110,6 +110,8 @@ class UsageplaceOperator(BaseOperator):
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json", "columns": "json"}
     ui_color = "#d9ecf2"
+    #: What ``on_empty`` may be.
+    empty_choices: ClassVar[tuple[str, ...]] = ("succeed", "skip", "fail")
 
     def __init__(
         self,
@@ -265,7 +267,7 @@ class UsageplaceOperator(BaseOperator):
         summary, counts = result.summary, result.summary.as_dict()
         if result.digest is not None:
             self._push(result.digest, context, key=DIGEST_KEY)
-        is_empty = not summary.rows and self.on_empty != "succeed"
+        is_empty = not summary.rows and self.on_empty in {"skip", "fail"}
         if result.error is not None or is_empty:
             self._push(counts, context)
         if result.stopped is not None:

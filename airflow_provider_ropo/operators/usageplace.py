@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Context
 
+from airflow_provider_ropo.assets.ropo import dataset_of
 from airflow_provider_ropo.dispatch.posting import RestChannel
 from airflow_provider_ropo.hooks.ropo import RopoHook
 from airflow_provider_ropo.links.ropo import LINKS
@@ -52,7 +53,11 @@ class UsageplaceEventOperator(UsageplaceOperator):
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """Return what is read and where it goes; Airflow's OpenLineage provider asks when the task starts."""
         return openlineage_of(
-            self.sql, self.sql_conn_id, self.sql_hook_params, self.parameters, ropo_conn_id=self.ropo_conn_id
+            self.sql,
+            self.sql_conn_id,
+            self.sql_hook_params,
+            self.parameters,
+            output=lambda: dataset_of(RopoHook(self.ropo_conn_id).settings.server),
         )
 
     def _target(self, context: Context) -> Target:

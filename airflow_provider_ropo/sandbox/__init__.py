@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "Sandbox"]
 
-EXTRA_MISSING = "The sandbox needs FastAPI and uvicorn: pip install 'airflow-provider-ropo[sandbox]'"
+EXTRA_MISSING = "The sandbox needs FastAPI, uvicorn and asyncssh: pip install 'airflow-provider-ropo[sandbox]'"
 
 
 def __getattr__(name: str) -> object:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import json
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_ropo.sandbox import EXTRA_MISSING
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from airflow_provider_ropo.sandbox.drop_folder import DropFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,16 +52,36 @@ def _serve(options: argparse.Namespace, listening: socket.socket) -> None:
         token_ttl=options.token_ttl,
         accept_jobid_string=options.accept_jobid_string,
     )
+    ropo = LocalRopo(settings)
     url = address(listening)
     print(
         f"Ropo One sandbox listens on {url} (cid {settings.cid}, apicode {settings.apicode}); "
         f"its page {url}/ shows the events that arrive",
         flush=True,
     )
+    with _drop_folder(options) as ropo.drop_folder:
+        try:
+            LocalServer(ropo).run([listening])
+        except KeyboardInterrupt:
+            print("Stopped.")
+
+
+@contextlib.contextmanager
+def _drop_folder(options: argparse.Namespace) -> Iterator[DropFolder | None]:
+    """Run the SFTP drop folder, if it is wanted."""
+    if options.sftp_port is None:
+        yield None
+        return
     try:
-        LocalServer(LocalRopo(settings)).run([listening])
-    except KeyboardInterrupt:
-        print("Stopped.")
+        from airflow_provider_ropo.sandbox.drop_folder import DropFolder
+    except ModuleNotFoundError:
+        sys.exit(EXTRA_MISSING)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(options.sftp_folder or temporary)
+        (root / "in").mkdir(parents=True, exist_ok=True)
+        with DropFolder(root, host=options.host, port=options.sftp_port) as drop:
+            print(f"Its SFTP drop folder, with the folder in: {json.dumps(drop.connection)}", flush=True)
+            yield drop
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--apicode", default="sandbox", help="API code of that customer number")
     add("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="delay of every answer to an event")
     add("--token-ttl", type=_seconds, default=7200.0, metavar="SECONDS", help="how long a token is valid")
+    add("--sftp-port", type=int, metavar="PORT", help="run an SFTP drop folder on that port, too; 0 picks a free one")
+    add("--sftp-folder", metavar="FOLDER", help="the drop folder on this machine; by default a temporary one")
     add("--accept-jobid-string", action="store_true", help='accept a jobid as text ("1234"), too')
     return parser
 

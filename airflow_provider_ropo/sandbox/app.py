@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,8 +25,13 @@ from airflow_provider_ropo.sandbox.tokens import TWO_HOURS, TokenIssuer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from airflow_provider_ropo.sandbox.drop_folder import DropFolder
+
 UNKNOWN_PLACE = "UNKNOWN"
 """Usage place codes that start with this are refused, so that a rejection can be tried out."""
+
+MAX_FILES = 100
+"""The number of files that are listed."""
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -71,6 +76,8 @@ class LocalRopo:
         self.sign_in_faults = FaultQueue()
         self.stopping = asyncio.Event()
         self.reset: Callable[[Request], None] = _reset_unavailable
+        self.drop_folder: DropFolder | None = None
+        """The SFTP drop folder whose files the page shows, if there is one."""
         self._tokens = TokenIssuer(settings.token_ttl)
 
     def clear(self) -> None:
@@ -111,6 +118,11 @@ class LocalRopo:
         """``GET /events``: the events that arrived, oldest first; without ``all``, only the accepted ones."""
         return _json(self.request_log.rows(refused=everything, after=after, limit=limit, newest=newest))
 
+    async def list_files(self) -> Response:
+        """``GET /files``: the files in the drop folder, the newest first."""
+        files = [] if self.drop_folder is None else self.drop_folder.files
+        return _json([asdict(file) for file in files[:MAX_FILES]])
+
     async def forget_events(self) -> Response:
         """``DELETE /events``."""
         self.clear()
@@ -133,6 +145,7 @@ class LocalRopo:
                 "accepted": log.accepted,
                 "refused": log.refused,
                 "repeated": log.repeated,
+                **({} if self.drop_folder is None else {"sftp": self.drop_folder.connection}),
             }
         )
 
@@ -196,6 +209,7 @@ def create_app(ropo: LocalRopo) -> FastAPI:
         ("POST", "/rest/usageplace/event", ropo.report_event),
         ("GET", "/events", ropo.list_events),
         ("DELETE", "/events", ropo.forget_events),
+        ("GET", "/files", ropo.list_files),
         ("GET", "/health", ropo.health),
         ("GET", "/summary", ropo.summary),
         ("GET", "/", ropo.page),

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import Asset, Context
 
-from airflow_provider_ropo.assets.ropo import dataset_of
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.hooks.ropo import RopoHook
 from airflow_provider_ropo.task.connections import database_hook
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.openlineage.facet import Dataset
     from airflow.providers.openlineage.extractors import OperatorLineage
 
 #: A database driver's placeholder, or an escaped percent sign.
@@ -38,12 +38,13 @@ def openlineage_of(
     sql_hook_params: dict[str, Any] | None,
     parameters: Sequence[Any] | Mapping[str, Any] | None,
     *,
-    ropo_conn_id: str,
+    output: Callable[[], Dataset],
 ) -> OperatorLineage[Any, Any] | None:
-    """Return the lineage: the tables that the query reads, if Airflow's parser finds them, and Ropo One's dataset.
+    """Return the lineage: the tables that the query reads, if Airflow's parser finds them, and where the events go.
 
     If it raises, Airflow's OpenLineage provider logs a warning and the task continues.
 
+    :param output: returns the dataset that the events go to.
     :return: None if that provider is not installed.
     """
     try:
@@ -60,8 +61,20 @@ def openlineage_of(
     lineage = lineage or OperatorLineage()
     # With an invalid connection there is no output dataset; the task itself raises the error.
     with suppress(RopoConfigurationError):
-        lineage.outputs.append(dataset_of(RopoHook(ropo_conn_id).settings.server))
+        lineage.outputs.append(output())
     return lineage
+
+
+def dataset_of_folder(destination: str) -> Dataset:
+    """Return the OpenLineage dataset of a folder that files go to.
+
+    :param destination: its address, such as ``sftp://ropo@example.com:22/in``; the user is left out.
+    """
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+
+    uri = urlsplit(destination)
+    server = uri.netloc.rpartition("@")[2]
+    return Dataset(namespace=f"{uri.scheme}://{server}" if server else uri.scheme, name=uri.path.lstrip("/") or "/")
 
 
 def _parsable(sql: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import Context
 
 from airflow_provider_ropo.errors import (
+    FileConflictError,
     RopoAuthenticationError,
     RopoConfigurationError,
     RopoError,
@@ -61,7 +62,7 @@ def next_steps(error: RopoError, counts: Mapping[str, int], *, retryable: bool, 
     """
     if isinstance(error, SupersededError):
         return ["The later try sends what is left."]
-    if isinstance(error, RunRefusedError | RopoConfigurationError | RopoAuthenticationError):
+    if isinstance(error, RunRefusedError | RopoConfigurationError | RopoAuthenticationError | FileConflictError):
         return ["Airflow does not try this again. After the correction, clear this task instance."]
     steps = []
     unconfirmed = counts.get("unconfirmed", 0)

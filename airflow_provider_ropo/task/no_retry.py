@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_ropo.errors import (
     DeliveriesFailedError,
+    FileConflictError,
     RopoAuthenticationError,
     RopoConfigurationError,
     RopoError,
@@ -37,11 +38,16 @@ class NonRetryableRunRefusedError(RunRefusedError, AirflowFailException):
     """More would be posted than ``max_events`` allows, or anything else than what was approved."""
 
 
+class NonRetryableFileConflictError(FileConflictError, AirflowFailException):
+    """Another file has the name of ours: a person has to decide."""
+
+
 _NON_RETRYABLE: dict[type[RopoError], type[RopoError]] = {
     RopoConfigurationError: NonRetryableConfigurationError,
     RopoAuthenticationError: NonRetryableAuthenticationError,
     DeliveriesFailedError: NonRetryableDeliveriesFailedError,
     RunRefusedError: NonRetryableRunRefusedError,
+    FileConflictError: NonRetryableFileConflictError,
 }
 
 
@@ -54,10 +60,10 @@ def without_retry(error: RopoError) -> RopoError:
 
 @contextmanager
 def no_retry_on_misconfiguration() -> Iterator[None]:
-    """Turn configuration and authentication errors, and refused runs, into ones that Airflow does not retry."""
+    """Turn errors that a person has to correct into ones that Airflow does not retry."""
     try:
         yield
-    except (RopoConfigurationError, RopoAuthenticationError, RunRefusedError) as error:
+    except (RopoConfigurationError, RopoAuthenticationError, RunRefusedError, FileConflictError) as error:
         if type(error) not in _NON_RETRYABLE:
             raise
         raise without_retry(error) from None

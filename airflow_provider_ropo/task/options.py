@@ -11,16 +11,17 @@ from typing import Any
 
 from airflow_provider_ropo.dispatch.posting import PostingOptions
 from airflow_provider_ropo.errors import RopoConfigurationError
+from airflow_provider_ropo.export.options import FileOptions
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.pipeline import DeliveryOptions, is_number
 
 _CHOICES = {
-    "on_empty": ("succeed", "skip", "fail"),
     "redeliver": ("never", "changed", "always"),
     "on_unconfirmed": ("resend", "hold"),
 }
 _OF_DELIVERY = ("columns", "statuses", "max_failed", "max_events", "approved", "event_ids")
 _OF_POSTING = ("max_workers", "rate_limit")
+_OF_FILE = ("destination_conn_id", "folder", "timezone", "name", "format", "temporary", "marker")
 _OF_LEDGER = ("redeliver", "on_unconfirmed", "claim_timeout")
 _NUMBERS = ("max_workers", "rate_limit", "max_failed", "claim_timeout")
 #: No template fields. A warehouse's status values may be numbers beside text, which not every Airflow takes as the keys
@@ -66,7 +67,8 @@ def check(task: Any, pending: Collection[str] = ()) -> None:
         raise RopoConfigurationError(
             f"`sql` must be text: one query, or the name of a .sql file; this is a {type(task.sql).__name__}"
         )
-    _check_choices({name: task.on_empty for name in ("on_empty",) if name not in pending})
+    if "on_empty" not in pending and task.on_empty not in task.empty_choices:
+        raise RopoConfigurationError(f"`on_empty` must be one of {', '.join(task.empty_choices)}")
 
 
 def check_posting_when_parsed(task: Any) -> None:
@@ -104,6 +106,29 @@ def posting_options(task: Any, pending: Collection[str] = ()) -> PostingOptions:
     :raises RopoConfigurationError: naming the parameter.
     """
     return PostingOptions(**_values(task, _OF_POSTING, pending))
+
+
+def check_file_when_parsed(task: Any) -> None:
+    """Refuse file options that cannot work, as far as they are known when the DAG is parsed.
+
+    :raises RopoConfigurationError: naming the parameter.
+    """
+    if not task.ledger_table:
+        raise RopoConfigurationError("`ledger_table` is missing: a file is sent only with a ledger")
+    pending = {name for name in (*_OF_FILE, "on_unconfirmed", "on_empty") if _is_pending(getattr(task, name))}
+    file_options(task, pending)
+
+
+def file_options(task: Any, pending: Collection[str] = ()) -> FileOptions:
+    """Return how the task makes its file.
+
+    :param pending: the parameters that are not rendered yet.
+    :raises RopoConfigurationError: naming the parameter.
+    """
+    values = _values(task, _OF_FILE, pending)
+    for name in {"temporary", "marker"} & values.keys():
+        values[name] = None if values[name] == "None" else values[name]
+    return FileOptions(**values)
 
 
 def parse_ids(value: object) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_ropo.sandbox import Sandbox
+from airflow_provider_ropo.sandbox.drop_folder import DropFolder
 from documents import block
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,7 @@ EXAMPLES = {
     "ropo_usageplace_events_after_load": ("AssetTriggeredTimetable", [REPORT]),
     "ropo_usageplace_events_approved": ("CronDataIntervalTimetable", ["preview", "approve", REPORT]),
     "ropo_usageplace_events_daily": ("CronDataIntervalTimetable", [REPORT]),
+    "ropo_usageplace_events_file": ("CronDataIntervalTimetable", [REPORT]),
     "ropo_usageplace_events_sharded": ("CronDataIntervalTimetable", [REPORT]),
 }
 
@@ -58,6 +60,36 @@ def test_after_a_load_what_is_at_ropo_is_not_sent_again(
     assert ["success", "success"] == states
     assert {f"WO-01{day}" for day in (12, 13, 14)} == {payload["id"][:7] for payload in sandbox.events}
     assert (27, 27) == (len(sandbox.arrivals), len({payload["id"] for payload in sandbox.events}))
+
+
+def test_the_file_example_leaves_a_file_in_the_drop_folder(
+    airflow_db: None, dags_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example that sends a file leaves the rows of its interval at the sandbox's SFTP server."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    warehouse = five_loads(tmp_path / "warehouse.db", monkeypatch)
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(warehouse)}))
+    (tmp_path / "drop" / "in").mkdir(parents=True)
+    links = [dags_folder / name for name in ("ropo_usageplace_events_file.py", "sql")]
+    for link in links:
+        link.symlink_to(ROOT / "example_dags" / link.name)
+    dag = DagBag(dag_folder=links[0]).dags[links[0].stem]
+    with DropFolder(tmp_path / "drop") as drop:
+        connection = {"conn_type": "sftp", "host": "127.0.0.1", "port": drop.port, "login": drop.login}
+        connection |= {"password": drop.password, "extra": {"host_key": drop.host_key}}
+        monkeypatch.setenv("AIRFLOW_CONN_ROPO_SFTP", json.dumps(connection))
+
+        day = dt.datetime.now(dt.UTC).replace(hour=3, minute=0, second=0, microsecond=0)
+        states = [str(dag.test(logical_date=day - dt.timedelta(days=age)).state) for age in range(3)]
+
+        for link in links:
+            link.unlink()
+        assert ["success"] * 3 == states
+        assert drop.files
+        assert all(file.name.startswith("in/usageplace_events_2") for file in drop.files)
+        sent = "".join((drop.root / file.name).read_text() for file in drop.files)
+        assert "WO-01" in sent
 
 
 def five_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -26,7 +26,7 @@ from airflow_provider_ropo.reporting.summary import DeliverySummary
 from documents import ROOT, block, blocks, page, pages
 
 #: Pages whose blocks another test file reads on its own, and checks.
-ELSEWHERE = {"recipes/alerts": "tests/airflow/test_notifications.py"}
+ELSEWHERE = {"files": "tests/airflow/test_files_page.py", "recipes/alerts": "tests/airflow/test_notifications.py"}
 
 
 @cache

@@ -464,14 +464,14 @@ def test_failure_while_lanes_are_read(make_event: MakeEvent) -> None:
 LOOK = """
 from pathlib import Path
 from airflow_provider_ropo.event import UsageplaceEvent
-from airflow_provider_ropo.intake.spool import Spool, _folder
+from airflow_provider_ropo.intake.spool import Spool, temporary_folder
 row = {"usageplacecode": "R", "status": "connected", "time": "2024-01-04 10:41:40"}
 event = UsageplaceEvent.from_row(row | {"id": "e", "description": "x" * 9_000})
 with Spool(event.time.tzinfo) as spool:
     for number in range(2_000):
         spool.add(number, event)
     links = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
-    print(_folder(), *{link.parent for link in links if link.name.startswith("etilqs_")})
+    print(temporary_folder(), *{link.parent for link in links if link.name.startswith("etilqs_")})
 """
 
 
