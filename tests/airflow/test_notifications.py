@@ -172,7 +172,7 @@ EXPECTED = re.compile(
     r"""Ropo One: task report of DAG report_usageplace_events failed \(run manual__\S+, try 1\)
 1 of 6 events are at Ropo One: 1 delivered, 3 rejected, 2 invalid
 2 × invalid: time: is a date without a time of day[^\n]* \(rows 4, 5; ids &lt;b&gt;4, e5\)
-2 × rejected: HTTP 400 Unknown usage place[^\n]* \(ids e2, e3\)
+2 × rejected: HTTP 400 Unknown usage place[^\n]* \(ids e[23], e[23]\)
 rejected: id e6: HTTP 400 {{ 7 \* 6 }}
 Fix the rejected, invalid and changed rows in the source table: no retry can help them.
 Airflow does not try this again. After the correction, clear this task instance.

@@ -460,6 +460,7 @@ def journey(answers: Answers, *, unconfirmed: bool = False) -> tuple[int, str]:
     return attempt, "unconfirmed" if unconfirmed else "undelivered"
 
 
+@pytest.mark.no_cover
 @settings(max_examples=60)
 @given(load=loads(), workers=st.integers(1, 8))
 def test_order_holds_whatever_happens(load: Load, workers: int) -> None:
@@ -1289,6 +1290,7 @@ def assert_in_order(past: Past, ropo: FakeClient) -> None:
     assert [] == ropo.overlaps
 
 
+@pytest.mark.no_cover
 @settings(max_examples=60)
 @given(past=pasts(), workers=st.integers(1, 8), latency=st.sampled_from([0.0, 0.0, 0.002]))
 def test_nothing_is_lost_or_doubled(past: Past, workers: int, latency: float) -> None:
@@ -1312,6 +1314,7 @@ def test_nothing_is_lost_or_doubled(past: Past, workers: int, latency: float) ->
     note(f"largest place: {'>' if max(past.sizes) > LOOK_UP_SIZE else '<='} {LOOK_UP_SIZE}")
 
 
+@pytest.mark.no_cover
 @settings(max_examples=60)
 @example(past=Past([3, 3], {}, {}, {}, {}), workers=1, latency=0.0, enough=4, fails={"record": (6, NO_LEDGER)})
 @given(
