@@ -36,6 +36,8 @@ BIN = Path(sys.executable).parent
 PICTURES = ROOT / "build" / "browser"
 
 DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
+#: The example whose events a person approves.
+APPROVED_ID = "ropo_usageplace_events_approved"
 #: Three days of work; the last has rows that are invalid or rejected.
 LAST_DAY, DAYS = dt.date(2026, 1, 14), 3
 BAD_DAY = "2026-01-14"
@@ -173,7 +175,8 @@ def airflow(home: Path, warehouse: Path) -> Iterator[Airflow]:
     dags = home / "dags"
     shutil.copytree(HERE / "dags", dags)
     shutil.copytree(ROOT / "example_dags" / "sql", dags / "sql")
-    shutil.copy(ROOT / "example_dags" / f"{DAG_ID}.py", dags)
+    for dag_id in (DAG_ID, APPROVED_ID):
+        shutil.copy(ROOT / "example_dags" / f"{dag_id}.py", dags)
     (home / "passwords.json").write_text(json.dumps(PASSWORDS))
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
     port, *log_ports = (listening.getsockname()[1] for listening in sockets)
@@ -192,7 +195,7 @@ def airflow(home: Path, warehouse: Path) -> Iterator[Airflow]:
             assert start("db", "migrate").wait() == 0, running.log
             # Not `airflow standalone`, which would have its own auth manager.
             parts = [start(part) for part in ("api-server", "scheduler", "dag-processor")]
-            for dag_id in (DAG_ID, "trials", "settle_by_hand"):
+            for dag_id in (DAG_ID, APPROVED_ID, "trials", "settle_by_hand"):
                 running.wait_for(partial(running.ask, f"dags/{dag_id}"), dag_id)
             yield running
             for part in parts:

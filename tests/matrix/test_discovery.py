@@ -130,6 +130,7 @@ def test_links_survive_serialization(looked: Finished) -> None:
             "ropo_settle": [],
             "ropo_usageplace_events_after_load": expected,
             "ropo_usageplace_events_daily": expected,
+            "ropo_usageplace_events_file": ["Report"] if AIRFLOW >= (3, 1) else [],
             "ropo_usageplace_events_sharded": expected,
         }
         == links
