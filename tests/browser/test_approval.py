@@ -42,12 +42,20 @@ def add_row(warehouse: Path) -> Iterator[Callable[[str], None]]:
     change("DELETE FROM field_work_outcome WHERE recorded_at LIKE ?", f"{DAY}%")
 
 
+@pytest.fixture(scope="module")
+def unpaused(airflow: Any, ropo_default: None) -> None:
+    """Unpause the DAG, and end the scheduled run that is due then: it would be the one active run."""
+    airflow.ask(f"dags/{DAG_ID}", "PATCH", is_paused=False)
+    runs = f"dags/{DAG_ID}/dagRuns"
+    run = airflow.wait_for(lambda: airflow.ask(runs)["dag_runs"], "the scheduled run")[0]
+    airflow.ask(f"{runs}/{quote(run['dag_run_id'])}", "PATCH", state="success")
+
+
 @pytest.fixture
-def ask(airflow: Any, page: Page) -> Callable[[str], None]:
+def ask(airflow: Any, page: Page, unpaused: None) -> Callable[[str], None]:
     """Return a shorthand that starts a run, and opens the page on which its approval is asked for."""
 
     def ask(run_id: str) -> None:
-        airflow.ask(f"dags/{DAG_ID}", "PATCH", is_paused=False)
         airflow.ask(f"dags/{DAG_ID}/dagRuns", "POST", dag_run_id=run_id, logical_date=DATES[run_id])
         approve = f"dags/{DAG_ID}/dagRuns/{quote(run_id)}/taskInstances/approve"
         airflow.wait_for(lambda: airflow.ask(approve)["state"] in WAITING, "the question")
