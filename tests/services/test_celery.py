@@ -169,7 +169,7 @@ def _prepare_dags(folder: Path) -> None:
     (expression,) = re.findall(r"(?m)-- +PostgreSQL +(.*)$", sql)
     sql, changed = re.subn(r"(?m)^ +abs\(.*:shards\)$", lambda _found: expression, sql)
     sql, compared = re.subn(r"(?m)= :shard$", "= %(shard)s", sql)
-    dag, shortened = re.subn(r"minutes=5", "seconds=1", (EXAMPLES / f"{DAG_ID}.py").read_text())
+    dag, shortened = re.subn(r"minutes=10", "seconds=1", (EXAMPLES / f"{DAG_ID}.py").read_text())
     assert (1, 1, 1) == (changed, compared, shortened)
     (folder / "sql" / "usageplace_events_shard.sql").write_text(sql)
     (folder / f"{DAG_ID}.py").write_text(dag)

@@ -82,10 +82,11 @@ class Statsd:
         self._socket.close()
 
     def of_ropo(self) -> list[tuple[str, str]]:
-        """Return the names and values of our metrics, in order of their names; a time is whatever it is."""
+        """Return the names and values of our metrics, in order of their names; a time or an age is whatever it is."""
         ours = sorted(line for line in self.lines if line.startswith("airflow.ropo."))
         named = [line.rpartition(":")[::2] for line in ours]
-        return [(name, "ms" if value.endswith("|ms") else value) for name, value in named]
+        kinds = {"ms", "g"}
+        return [(name, kind if (kind := value.rpartition("|")[2]) in kinds else value) for name, value in named]
 
     def _listen(self) -> None:
         while datagram := self._socket.recv(65536):
@@ -224,6 +225,8 @@ def test_metrics(platform: Platform) -> None:
         (f"airflow.ropo.deliveries.delivered,{TAGS},status=delivered", "3|c"),
         (f"airflow.ropo.deliveries.invalid,{TAGS},status=invalid", "1|c"),
         (f"airflow.ropo.deliveries.rejected,{TAGS},status=rejected", "1|c"),
+        *[(f"airflow.ropo.lag,{TAGS}", "ms")] * 4,
+        *[(f"airflow.ropo.oldest_open,{TAGS}", "g")] * 2,
         (f"airflow.ropo.retries,{TAGS}", "1|c"),
     ]
     platform.airflow.wait_for(lambda: len(platform.statsd.of_ropo()) >= len(expected), "the metrics")

@@ -47,7 +47,8 @@ class Warehouse:
         assert (1, 1) == (changed, compared)
         if name.startswith("MariaDB"):
             sql = sql.replace("PARTITION BY coalesce", "PARTITION BY BINARY coalesce")
-        evening = {"data_interval_start": EVENING, "data_interval_end": EVENING + dt.timedelta(hours=1)}
+        # What Airflow gives a template, as far as the query uses it.
+        evening = {"data_interval_end": EVENING + dt.timedelta(hours=1), "macros": dt}
         self._sql = jinja2.Template(sql).render(evening)
 
     def add(self, rows: Sequence[Row], recorded_at: dt.datetime = EVENING) -> None:
