@@ -14,6 +14,8 @@ from airflow_provider_ropo.retry import RetryResult
 NAMED = 10
 #: The detail of an event that is held, before the id of the event that it waits for.
 WAITS_FOR = "waits for the earlier event "
+#: The same, where the event that it waits for is not named.
+WAITS = "waits for an earlier event of its usage place"
 
 
 class DeliveryStatus(StrEnum):
@@ -83,13 +85,18 @@ class Delivery:
     def reason(self) -> str:
         """Return the detail without what names this one event, so that equal reasons are equal text."""
         if self.detail.startswith(WAITS_FOR):
-            return "waits for an earlier event of its usage place"
+            return WAITS
         return self.detail.removeprefix(f"{self.row}: ")
 
     def __str__(self) -> str:
         """Return it as one line: ``rejected: id 1a2b3c4d5: HTTP 400 …``."""
         name = "" if self.status is DeliveryStatus.INVALID else f"id {self.event_id}: "
         return f"{self.status}: {name}{self.detail}"
+
+
+def waits_for(event_id: str) -> str:
+    """Return the detail of an event that is held until an earlier one of its usage place has arrived."""
+    return f"{WAITS_FOR}{event_id}"
 
 
 def delivery_of(event: UsageplaceEvent, result: RetryResult[object]) -> Delivery:

@@ -29,7 +29,7 @@ from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.intake.volume import VolumeLimit, counts_text
 from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action, Decision
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
-from airflow_provider_ropo.ledger.table import batches
+from airflow_provider_ropo.ledger.table import BATCH, batches
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.timezones import DEFAULT_TIMEZONE, find_timezone
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 #: Number of payloads that a preview shows.
 SAMPLE_SIZE = 5
-#: Events that are looked up at a time.
-BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
-from airflow_provider_ropo.delivery import BLOCKING, WAITS_FOR, Delivery, DeliveryStatus, delivery_of, end_of
+from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus, delivery_of, end_of, waits_for
 from airflow_provider_ropo.dispatch.circuit_breaker import CircuitBreaker
 from airflow_provider_ropo.dispatch.lanes import Job, Lane, Lanes
 from airflow_provider_ropo.dispatch.rate_limiter import RateLimiter
@@ -258,7 +258,7 @@ class Dispatcher:
         self._queued_in[claim.event.id] = lane
         del self._with_ledger[claim.event.id]
         if (event_id := lane.held.get(claim.event.id)) is not None:
-            self._finish_unsent(claim, DeliveryStatus.HELD, _waits_for(event_id))
+            self._finish_unsent(claim, DeliveryStatus.HELD, waits_for(event_id))
 
     def _skip_refused(self) -> None:
         """End the events that are not sent."""
@@ -270,7 +270,7 @@ class Dispatcher:
     def _skip(self, lane: Lane, claim: PendingClaim, *, at_look_up: bool) -> None:
         action = claim.decision.action
         if action is Action.SEND:
-            self._finish_unsent(claim, DeliveryStatus.HELD, _waits_for(str(lane.blocked_by)))
+            self._finish_unsent(claim, DeliveryStatus.HELD, waits_for(str(lane.blocked_by)))
             return
         status = STATUS_OF_ACTION[action]
         # What another run does, and what is known, is in the ledger already; so is a claim's end.
@@ -304,7 +304,7 @@ class Dispatcher:
     def _finish_held(self, claims: Iterable[PendingClaim], event_id: str) -> None:
         """End a lane's claimed events after one that has not arrived."""
         for claim in claims:
-            self._finish_unsent(claim, DeliveryStatus.HELD, _waits_for(event_id))
+            self._finish_unsent(claim, DeliveryStatus.HELD, waits_for(event_id))
 
     def _check_circuit(self, result: RetryResult[object], delivery: Delivery) -> None:
         """Stop if nothing more can be sent, or nothing gets through."""
@@ -379,14 +379,10 @@ class Dispatcher:
                 if (event_id := lane.held.get(claim.event.id)) is None:
                     self._finish_unsent(claim, DeliveryStatus.UNDELIVERED, _STOPPED)
                 else:
-                    self._finish_unsent(claim, DeliveryStatus.HELD, _waits_for(event_id))
+                    self._finish_unsent(claim, DeliveryStatus.HELD, waits_for(event_id))
             lane.put_back(list(lane.looking_up.values()))
 
 
 def _unsent(claim: PendingClaim, status: DeliveryStatus, detail: str) -> Delivery:
     """Return the delivery of an event that was not sent: what may have arrived before still may."""
     return end_of(claim.event, DeliveryStatus.UNCONFIRMED if claim.decision.unconfirmed else status, detail)
-
-
-def _waits_for(event_id: str) -> str:
-    return f"{WAITS_FOR}{event_id}"

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus, end_of
+from airflow_provider_ropo.delivery import BLOCKING, WAITS, Delivery, DeliveryStatus, end_of, waits_for
 from airflow_provider_ropo.errors import FileStoreError, InvalidRowError, SupersededError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.export.formats import FileFormat
@@ -166,7 +166,7 @@ class Exporter:
             self._skip(number, claim, status, decision.detail, survey, write=write)
         elif survey.blocked_by is not None:
             status = DeliveryStatus.UNCONFIRMED if decision.unconfirmed else DeliveryStatus.HELD
-            self._skip(number, claim, status, _waits_for(survey.blocked_by), survey)
+            self._skip(number, claim, status, waits_for(survey.blocked_by), survey)
         else:
             self._choose(number, event, survey, local)
 
@@ -332,7 +332,7 @@ class Exporter:
         for claim in outcome.postponed:
             self._end(
                 numbers.pop(claim.event.id),
-                end_of(claim.event, DeliveryStatus.HELD, "waits for an earlier event of its usage place"),
+                end_of(claim.event, DeliveryStatus.HELD, WAITS),
             )
         return len(outcome.refused) + len(outcome.postponed)
 
@@ -346,7 +346,7 @@ class Exporter:
                     survey.blocked_by = event.id
                 elif self._states[number] == _CHOSEN and survey.blocked_by is not None:
                     claim = PendingClaim(event, Decision(Action.SEND), self._latest_claim, is_claimed=True)
-                    self._skip(number, claim, DeliveryStatus.HELD, _waits_for(survey.blocked_by), survey)
+                    self._skip(number, claim, DeliveryStatus.HELD, waits_for(survey.blocked_by), survey)
             self._record(survey)
 
     def _publish(self, file: FileRecord, local: LocalFile) -> None:
@@ -422,7 +422,3 @@ class _Survey:
         """Go on to the next event."""
         if event.usageplacecode != self._place:
             self._place, self.blocked_by, self.is_waiting = event.usageplacecode, None, False
-
-
-def _waits_for(event_id: str) -> str:
-    return f"waits for the earlier event {event_id}"

@@ -13,12 +13,8 @@ from airflow_provider_ropo.dispatch.posting import PostingOptions
 from airflow_provider_ropo.errors import RopoConfigurationError
 from airflow_provider_ropo.export.options import FileOptions
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
-from airflow_provider_ropo.pipeline import DeliveryOptions, is_number
+from airflow_provider_ropo.pipeline import DeliveryOptions
 
-_CHOICES = {
-    "redeliver": ("never", "changed", "always"),
-    "on_unconfirmed": ("resend", "hold"),
-}
 _OF_DELIVERY = ("columns", "statuses", "max_failed", "max_events", "approved", "event_ids")
 _OF_POSTING = ("max_workers", "rate_limit")
 _OF_FILE = ("destination_conn_id", "folder", "timezone", "name", "format", "temporary", "marker")
@@ -172,12 +168,7 @@ def ledger_policy(task: Any, pending: Collection[str] = ()) -> LedgerPolicy:
     :param pending: the parameters that are not rendered yet.
     :raises RopoConfigurationError: naming the parameter.
     """
-    values = _values(task, _OF_LEDGER, pending)
-    _check_choices(values)
-    policy = LedgerPolicy(**values)
-    if not (is_number(policy.claim_timeout) and policy.claim_timeout > 0):
-        raise RopoConfigurationError("`claim_timeout` must be more than 0 seconds")
-    return policy
+    return LedgerPolicy(**_values(task, _OF_LEDGER, pending))
 
 
 def is_literal_rows(events: object) -> bool:
@@ -207,12 +198,6 @@ def _parse_number(value: object) -> object:
             with suppress(ValueError):
                 return kind(value)
     return value
-
-
-def _check_choices(values: Mapping[str, object]) -> None:
-    for name, choices in _CHOICES.items():
-        if name in values and values[name] not in choices:
-            raise RopoConfigurationError(f"`{name}` must be one of {', '.join(choices)}")
 
 
 def _is_pending(value: object) -> bool:

@@ -38,10 +38,6 @@ def messages_of(path: Path) -> Iterator[str]:
     """Yield each message in a file."""
     tree = with_constants(ast.parse(path.read_text(encoding="utf-8")))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    returned = {
-        node.name: [text for each in ast.walk(node) if isinstance(each, ast.Return) and (text := text_of(each.value))]
-        for node in functions
-    }
     for scope in (*functions, tree):
         assigned = assignments(scope)
         for node in ast.walk(scope):
@@ -49,7 +45,7 @@ def messages_of(path: Path) -> Iterator[str]:
                 if isinstance(value, ast.Name):
                     yield from assigned.get(value.id, [])
                 elif isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
-                    yield from returned.get(value.func.id, [])
+                    yield from returned().get(value.func.id, [])
                 elif text := text_of(value):
                     yield text
 
@@ -70,6 +66,18 @@ def constants() -> dict[str, str]:
     """Return the texts of the package's constants, by their names."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py")))
     return {name: text for tree in trees for name, (text, *_) in assignments(tree, nested=False).items()}
+
+
+@cache
+def returned() -> dict[str, list[str]]:
+    """Return the texts that the package's functions return, by their names."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(with_constants(ast.parse(path.read_text(encoding="utf-8")))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                returns = [each for each in ast.walk(node) if isinstance(each, ast.Return)]
+                found.setdefault(node.name, []).extend(text for each in returns if (text := text_of(each.value)))
+    return found
 
 
 def values_of(node: ast.AST) -> Iterator[ast.expr]:
