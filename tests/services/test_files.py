@@ -24,6 +24,7 @@ from airflow_provider_ropo.export.store import FileStore
 from airflow_provider_ropo.task.storage import open_store
 from file_runs import FileRuns, rows
 from killed_runs import Worker, check_whole
+from s3_server import serving_s3
 
 PROGRAM = "/usr/sbin/sshd"
 #: Kills at each of the two destinations.
@@ -125,13 +126,8 @@ def open_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[OpenSsh], Fil
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """Run an S3 server."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with serving_s3() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

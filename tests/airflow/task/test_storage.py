@@ -19,6 +19,7 @@ from airflow_provider_ropo.export.store import FileStore
 from airflow_provider_ropo.sandbox.drop_folder import DropFolder
 from airflow_provider_ropo.task.storage import open_store
 from file_runs import FileRuns, rows
+from s3_server import serving_s3
 
 BUCKET = "drop"
 
@@ -138,13 +139,8 @@ def connect(server: DropFolder) -> Iterator[Callable[..., FileStore]]:
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
     """Run one S3 server for the whole test run."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with serving_s3() as url:
+        yield url
 
 
 @pytest.fixture

@@ -8,11 +8,9 @@ to the destination, and kills itself at the step that it is told.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +24,7 @@ from airflow_provider_ropo.export.store import FileStore
 from airflow_provider_ropo.ledger.table import LedgerTable
 from file_runs import NAME, FileRuns, StoreOf
 from file_runs import rows as make_rows
+from forked_tries import make_tries
 
 
 class Steps:
@@ -122,12 +121,6 @@ def store_of(job: dict[str, Any]) -> FileStore:
     return open_store("files")
 
 
-def tell(what: dict[str, Any]) -> None:
-    """Tell the test."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Make one try after another."""
     if "--airflow" in sys.argv:
@@ -138,19 +131,7 @@ def main() -> None:
 
         # Its models are read from the disk once, not by every process.
         boto3.client("s3", region_name="eu-north-1", aws_access_key_id="a", aws_secret_access_key="b")
-    logging.disable()
-    for line in sys.stdin:
-        process = os.fork()
-        if process == 0:
-            try:
-                tell(try_once(json.loads(line)))
-            except BaseException:  # noqa: BLE001 - the test is told
-                tell({"well": False, "bug": traceback.format_exc()})
-            # Not exit(): what is left of the standard input is the parent's.
-            os._exit(0)
-        tell({"process": process})
-        _, status = os.waitpid(process, 0)
-        tell({"ended": os.waitstatus_to_exitcode(status)})
+    make_tries(try_once)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ Airflow.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import sys
 import threading
-import traceback
 from contextlib import closing
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
 
 import psycopg  # noqa: F401 - once, not in every process
 import sqlalchemy as sa
@@ -29,6 +29,7 @@ from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.pipeline import DeliveryOptions, MappingRows, deliver
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
+from forked_tries import make_tries
 
 
 def try_once(job: dict[str, Any]) -> dict[str, Any]:
@@ -67,28 +68,5 @@ def engine_of(job: dict[str, Any]) -> sa.engine.Engine:
     return engine
 
 
-def tell(what: dict[str, Any]) -> None:
-    """Tell the test."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-def main() -> None:
-    """Make one try after another."""
-    logging.disable()
-    for line in sys.stdin:
-        process = os.fork()
-        if process == 0:
-            try:
-                tell(try_once(json.loads(line)))
-            except BaseException:  # noqa: BLE001 - the test is told
-                tell({"well": False, "bug": traceback.format_exc()})
-            # Not exit(): what is left of the standard input is the parent's.
-            os._exit(0)
-        tell({"process": process})
-        _, status = os.waitpid(process, 0)
-        tell({"ended": os.waitstatus_to_exitcode(status)})
-
-
 if __name__ == "__main__":
-    main()
+    make_tries(try_once)
