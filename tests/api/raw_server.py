@@ -132,8 +132,8 @@ class RawServer:
         if how == "hold":
             self._over.wait(10)
         if how == "drip":
-            # Long enough to tell a deadline from patience, and not for ever.
-            for _ in range(60):
+            # Far longer than any timeout here, and not for ever.
+            for _ in range(600):
                 connection.sendall(reply.drop)
                 self._over.wait(0.05)
         if how == "drip-and-end":

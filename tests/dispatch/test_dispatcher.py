@@ -47,6 +47,7 @@ from airflow_provider_ropo.ledger.protocol import Ledger
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.retry import Backoff
+from doubles import HANGS
 
 BACKOFF = Backoff(max_attempts=3, initial=0.001, jitter=lambda: 1.0)
 NOON = dt.datetime(2024, 1, 4, 12, tzinfo=dt.UTC)
@@ -360,7 +361,6 @@ def test_no_events() -> None:
     for nothing in nothings:
         done = run(nothing, FakeClient(), ledger)
         assert ([], None) == (done.deliveries, done.error)
-        assert done.seconds < SOON / 2
     assert 0 == ledger.rounds
 
 
@@ -637,7 +637,6 @@ def test_many_known_events_are_looked_up_many_at_a_time() -> None:
     assert {"already_delivered": 50_000} == done.counts
     assert [] == ropo.came
     assert ledger.calls["look_up"] <= 50_000 / LOOK_UP_SIZE + 3
-    assert done.seconds < 2 * SOON, "it waits for nobody"
 
 
 def test_held_events_are_looked_up_many_at_a_time() -> None:
@@ -695,7 +694,7 @@ def test_slow_ledger_does_not_starve_the_workers(lanes: list[list[UsageplaceEven
     done = run(lanes, FakeClient(latency=lambda: 0.005), ledger, workers=8)
 
     assert {"delivered": 400} == done.counts
-    assert done.seconds < 400 / 16 * 0.05, "faster than with a round for two events a worker"
+    assert ledger.rounds < 400 / 16, "fewer rounds than for two events a worker"
     assert ledger.most_claimed < 400
 
 
@@ -751,7 +750,6 @@ def test_stop() -> None:
 
     assert len(late) <= 4, "but for what each worker is just about to send"
     assert done.error is None
-    assert done.seconds < 1
     came = set(ropo.came)
     assert {event_id: "delivered" if event_id in came else "undelivered" for event_id in ledger.claimed} == done.ends
     assert_all_recorded(ledger, done)
@@ -795,7 +793,7 @@ def test_stop_ends_the_waits() -> None:
 
     assert ["A0", "B0"] == sorted(ropo.came)
     assert {"A0": "undelivered", "A1": "held", "B0": "unconfirmed"} == done.ends
-    assert done.seconds < 1
+    assert done.seconds < HANGS
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.02, 0.1], ids=["fast ledger", "slow ledger", "very slow ledger"])
@@ -836,7 +834,7 @@ def test_stop_does_not_wait_for_ever() -> None:
     while len(went) < 2:
         time.sleep(0.01)
 
-    assert SHUTDOWN_TIMEOUT <= done.seconds < SHUTDOWN_TIMEOUT + 0.9
+    assert SHUTDOWN_TIMEOUT <= done.seconds < HANGS
     assert 2 == len(came)
     assert set(came) == {event_id for event_id, end in done.ends.items() if end == "unconfirmed"}
     assert set(ledger.claimed) - set(came) == {event_id for event_id, end in done.ends.items() if end == "undelivered"}
@@ -956,7 +954,6 @@ def test_interrupted_in_a_claim() -> None:
         done = run(single_lanes(9), ropo, ledger, workers=8)
 
     assert isinstance(done.error, InterruptedByAirflow)
-    assert done.seconds < 1
     assert [] == ropo.came
     assert 9 == len(ledger.claimed)
     assert {event_id: ["undelivered"] for event_id in ledger.claimed} | {"P1-0": ["unconfirmed"]} == ledger.recorded
@@ -1370,7 +1367,6 @@ def test_no_post_without_memory(method: str, at: int, error: RopoLedgerError) ->
 
     assert error is done.error
     assert len(late) <= 4, "but for what each worker is just about to send"
-    assert done.seconds < 1
     assert len(ropo.came) < 400
     assert set(ropo.came) == {event_id for event_id, end in done.ends.items() if end == "delivered"}
     assert_all_accounted_for([events(f"P{number}-", 5) for number in range(400)], done)

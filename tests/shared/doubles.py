@@ -1,4 +1,4 @@
-"""Test doubles that more than one test file uses: a clock, a task instance and a task's context.
+"""Test doubles that more than one test file uses: a clock, a bound of time, a task instance and a task's context.
 
 Imported as ``from doubles import FakeClock``. Nothing here imports Airflow, so that a test of what works without it
 may use them too.
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+#: Seconds: more than a busy machine takes, less than an implementation that waits for what does not come.
+HANGS = 30.0
 
 
 class FakeClock:
