@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 SNOWFLAKE := $(VENV)/snowflake
+# Modules are compiled once, not by each of the many processes that the tests start: container images often tell Python
+# to keep nothing compiled, and uv compiles only where it is told to.
+export PYTHONDONTWRITEBYTECODE :=
+export UV_COMPILE_BYTECODE := 1
 
 .PHONY: help demo test simulate test-services test-browser matrix lint docs format airflow benchmark build clean
 

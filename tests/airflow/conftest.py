@@ -17,6 +17,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 # Airflow reads its configuration when it is first imported: it has to be in place before that.
 HOME = Path(tempfile.mkdtemp(prefix="airflow-provider-ropo-"))
@@ -38,10 +39,19 @@ from airflow_provider_ropo.sandbox import Sandbox  # noqa: E402 - after the envi
 
 
 @pytest.fixture(scope="session")
-def airflow_db() -> None:
-    """Make Airflow's database."""
-    airflow = Path(sys.executable).parent / "airflow"
-    subprocess.run([airflow, "db", "migrate"], check=True, capture_output=True)
+def airflow_db(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Make Airflow's database: one process of the tests migrates it, which takes many seconds, the others copy it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    migrated = folder / "airflow.db"
+    with FileLock(f"{migrated}.lock"):
+        if not migrated.exists():
+            airflow = Path(sys.executable).parent / "airflow"
+            subprocess.run([airflow, "db", "migrate"], check=True, capture_output=True)
+            shutil.copy(HOME / "airflow.db", migrated)
+            return
+    shutil.copy(migrated, HOME / "airflow.db")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -36,23 +37,22 @@ def words(text: str) -> str:
 
 def messages_of(path: Path) -> Iterator[str]:
     """Yield each message in a file."""
-    tree = with_constants(ast.parse(path.read_text(encoding="utf-8")))
+    tree = tree_of(path)
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for scope in (*functions, tree):
-        assigned = assignments(scope)
-        for node in ast.walk(scope):
-            for value in values_of(node):
-                if isinstance(value, ast.Name):
-                    yield from assigned.get(value.id, [])
-                elif isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
-                    yield from returned().get(value.func.id, [])
-                elif text := text_of(value):
-                    yield text
+        for value in chain.from_iterable(map(values_of, ast.walk(scope))):
+            if isinstance(value, ast.Name):
+                yield from assignments(scope).get(value.id, [])
+            elif isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+                yield from returned().get(value.func.id, [])
+            elif text := text_of(value):
+                yield text
 
 
-def with_constants(tree: ast.Module) -> ast.Module:
+@cache
+def tree_of(path: Path) -> ast.Module:
     """Return a module whose messages have in place what the package's constants put into them."""
-    texts = constants()
+    tree, texts = ast.parse(path.read_text(encoding="utf-8")), constants()
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             for index, part in enumerate(node.values):
@@ -73,7 +73,7 @@ def returned() -> dict[str, list[str]]:
     """Return the texts that the package's functions return, by their names."""
     found: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(with_constants(ast.parse(path.read_text(encoding="utf-8")))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 returns = [each for each in ast.walk(node) if isinstance(each, ast.Return)]
                 found.setdefault(node.name, []).extend(text for each in returns if (text := text_of(each.value)))
@@ -86,12 +86,12 @@ def values_of(node: ast.AST) -> Iterator[ast.expr]:
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))
         if name in ERRORS:
             yield from node.args[2:3] if name == "InvalidRowError" else node.args[:1]
-        elif ast.unparse(node.func) in {"log.error", "self.log.error"}:
+        elif name == "error" and ast.unparse(node.func) in {"log.error", "self.log.error"}:
             yield from node.args[:1]
         elif name in DETAILED:
             yield from node.args
         yield from (keyword.value for keyword in node.keywords if keyword.arg == "detail")
-    elif isinstance(node, ast.Assign) and any(ast.unparse(target) == "detail" for target in node.targets):
+    elif isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "detail" for target in node.targets):
         yield node.value
 
 
