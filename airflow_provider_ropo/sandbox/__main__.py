@@ -60,10 +60,9 @@ def _serve(options: argparse.Namespace, listening: socket.socket) -> None:
         flush=True,
     )
     with _drop_folder(options) as ropo.drop_folder:
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             LocalServer(ropo).run([listening])
-        except KeyboardInterrupt:
-            print("Stopped.")
+        print("Stopped.")
 
 
 @contextlib.contextmanager
