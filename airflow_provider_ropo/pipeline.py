@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -197,16 +197,16 @@ def deliver(
     :raises RopoLedgerError: if the ledger's table cannot be made; nothing is posted then.
     """
     summary = report.summary
-    with Spool(find_timezone(options.timezone)) as spool:
+    with Spool(find_timezone(options.timezone), report.on_rows) as spool:
         if ledger is not None and not options.preview:
             ledger.prepare()
         summary.rows = _read(rows, spool, options)
-        _count_invalid(spool, ledger, summary)
-        plan = Plan(spool, ledger, channel, destination)
+        _count_invalid(report.follow(spool.invalid()), ledger, summary)
+        plan = Plan(spool, ledger, channel, destination, report)
         if options.preview:
-            digest = plan.preview(summary)
+            digest = plan.preview()
             return RunResult(summary, None, summary.failure(options.max_failed), str(digest))
-        stopped: RopoError | None = plan.refusal(options, summary)
+        stopped: RopoError | None = plan.refusal(options)
         if stopped is None:
             stopped = channel.send(spool, ledger, report=report, stop=stop, on_delivery=on_delivery)
         else:
@@ -226,9 +226,11 @@ def _read(rows: RowSource, spool: Spool, options: DeliveryOptions) -> int:
     return count
 
 
-def _count_invalid(spool: Spool, ledger: DeliveryLedger | None, summary: DeliverySummary) -> None:
+def _count_invalid(
+    invalid: Iterable[InvalidRowError], ledger: DeliveryLedger | None, summary: DeliverySummary
+) -> None:
     """Count the rows that are no event: invalid, or closed by a person."""
-    for errors in batches(spool.invalid(), BATCH):
+    for errors in batches(invalid, BATCH):
         deliveries = [Delivery.of_invalid_row(error) for error in errors]
         try:
             if ledger is not None and ledger.exists():
@@ -244,21 +246,25 @@ class Plan:
     """What a run would do with each event in a spool, as far as it is known before the first post.
 
     :param ledger: None: nothing is remembered.
+    :param report: counts what is not sent, and publishes progress.
     """
 
-    def __init__(self, spool: Spool, ledger: DeliveryLedger | None, channel: Channel, destination: str) -> None:
+    def __init__(
+        self, spool: Spool, ledger: DeliveryLedger | None, channel: Channel, destination: str, report: Report
+    ) -> None:
         self._spool = spool
         self._ledger = ledger
         self._channel = channel
         self._destination = destination
+        self._report = report
 
-    def preview(self, summary: DeliverySummary) -> ApprovalDigest:
+    def preview(self) -> ApprovalDigest:
         """Count what a run would do, keep and log the first payloads; return the digest of what it would post."""
-        digest = ApprovalDigestBuilder(self._destination)
+        digest, summary = ApprovalDigestBuilder(self._destination), self._report.summary
         if self._ledger is not None and not self._ledger.exists():
             self._ledger = None
         for event, decision in self._decisions():
-            self._count(event, decision, summary)
+            self._count(event, decision)
             if decision.action is Action.SEND:
                 payload = self._channel.payload(event)
                 digest.add(event.id, payload)
@@ -267,7 +273,7 @@ class Plan:
                     log.info("Preview: would post %s", json.dumps(summary.sample[-1], ensure_ascii=False))
         return digest.build()
 
-    def refusal(self, options: DeliveryOptions, summary: DeliverySummary) -> RunRefusedError | None:
+    def refusal(self, options: DeliveryOptions) -> RunRefusedError | None:
         """Return why nothing may be posted, if more would be than is allowed, or anything else than was approved.
 
         Then every event is counted as it is; otherwise, the sending counts them.
@@ -285,19 +291,19 @@ class Plan:
         if reason is None:
             return None
         for event, decision in self._decisions():
-            self._count(event, decision, summary)
+            self._count(event, decision)
         return RunRefusedError(f"refused before the first post, nothing was posted: {reason}", counts=counts)
 
     def _decisions(self) -> Iterator[tuple[UsageplaceEvent, Decision]]:
-        for events in batches(chain.from_iterable(self._spool.lanes()), BATCH):
+        for events in self._report.follow(batches(chain.from_iterable(self._spool.lanes()), BATCH)):
             decisions = self._ledger.decide(events) if self._ledger else [Decision(Action.SEND)] * len(events)
             yield from zip(events, decisions, strict=True)
 
     def _is_of_this_run(self, decision: Decision) -> bool:
         return self._ledger is not None and decision.newest is not None and self._ledger.is_own(decision.newest)
 
-    @staticmethod
-    def _count(event: UsageplaceEvent, decision: Decision, summary: DeliverySummary) -> None:
+    def _count(self, event: UsageplaceEvent, decision: Decision) -> None:
+        summary = self._report.summary
         if decision.action is Action.SEND:
             summary.note_open(event.time)
             summary.count_undelivered(1)

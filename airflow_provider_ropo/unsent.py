@@ -42,7 +42,9 @@ def _count_unsent(
     if ledger is not None and not isinstance(stopped, SupersededError):
         detail, write = f"not sent: {stopped or 'the run was stopped'}", not isinstance(stopped, RopoLedgerError)
         try:
-            for events in batches(unsent, BATCH):
+            parts = batches(unsent, BATCH)
+            # A task that is told to stop has a few seconds to record this, and none to publish progress.
+            for events in parts if stopped is None else report.follow(parts):
                 for delivery in ledger.record_unsent(events, detail, write=write):
                     report.on_unsent(delivery)
         except (RopoLedgerError, SpoolError) as error:

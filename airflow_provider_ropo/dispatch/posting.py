@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.dispatch.circuit_breaker import asks_for_long
-from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
+from airflow_provider_ropo.dispatch.dispatcher import IDLE_INTERVAL, Dispatcher
+from airflow_provider_ropo.dispatch.workers import Workers
 from airflow_provider_ropo.errors import (
     RopoAuthenticationError,
     RopoConfigurationError,
@@ -24,7 +27,7 @@ from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.reporting.report import Report
-from airflow_provider_ropo.retry import Backoff, call_with_retries
+from airflow_provider_ropo.retry import Backoff, RetryResult, call_with_retries
 from airflow_provider_ropo.unsent import end_sending
 
 
@@ -103,9 +106,9 @@ class RestChannel:
         stopped: RopoError | None = None
         try:
             if ledger is not None:
-                ledger.record_invalid(spool.invalid())
+                ledger.record_invalid(report.follow(spool.invalid()))
             if report.remaining:
-                stopped = _sign_in(self.client, backoff, stop)
+                stopped = _sign_in(self.client, backoff, stop, report)
                 if stopped is None:
                     unsent = dispatcher.unsent()
                     dispatcher.run(spool.lanes())
@@ -117,9 +120,31 @@ class RestChannel:
         return stopped
 
 
-def _sign_in(client: RopoClient, backoff: Backoff, stop: threading.Event) -> RopoError | None:
-    """Sign in before the first event: a wrong API code or server is one error, not one an event."""
-    signed_in = call_with_retries(client.sign_in, backoff, what="sign-in", wait=stop.wait)
-    if isinstance(signed_in.result, RopoError):
+def _sign_in(client: RopoClient, backoff: Backoff, stop: threading.Event, report: Report) -> RopoError | None:
+    """Sign in before the first event: a wrong API code or server is one error, not one an event.
+
+    That may take minutes. It is done on a thread of its own, so that this one can publish progress and obey a stop.
+    """
+
+    def sign_in(client: RopoClient) -> RetryResult[object]:
+        return call_with_retries(client.sign_in, backoff, what="sign-in", wait=stop.wait)
+
+    answers: queue.SimpleQueue[tuple[RopoClient, RetryResult[object] | BaseException | None]] = queue.SimpleQueue()
+    worker = Workers(sign_in, 1, stop, answers.put)
+    worker.start()
+    worker.put(client)
+    worker.shutdown()
+    while not stop.is_set():
+        with suppress(queue.Empty):
+            _client, signed_in = answers.get(timeout=IDLE_INTERVAL)
+            return _sign_in_error(signed_in, backoff)
+        report.publish()
+    return None
+
+
+def _sign_in_error(signed_in: RetryResult[object] | BaseException | None, backoff: Backoff) -> RopoError | None:
+    if isinstance(signed_in, BaseException):
+        raise signed_in
+    if signed_in is not None and isinstance(signed_in.result, RopoError):
         return asks_for_long(signed_in.result, backoff.max_retry_after) or signed_in.result
     return None

@@ -92,7 +92,7 @@ class FileChannel:
         unsent: Iterable[UsageplaceEvent] = chain.from_iterable(spool.lanes())
         stopped: RopoError | None = None
         try:
-            ledger.record_invalid(spool.invalid())
+            ledger.record_invalid(report.follow(spool.invalid()))
             unsent = exporter.unsent()
             if report.summary.rows:
                 exporter.run()

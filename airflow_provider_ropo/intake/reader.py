@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,12 +12,9 @@ from airflow_provider_ropo.event.model import RowReader
 from airflow_provider_ropo.intake.query import run_query
 from airflow_provider_ropo.intake.spool import Spool
 
-log = logging.getLogger(__name__)
-
 #: Makes a reader of rows with these column names: a :class:`RowReader` with the task's settings.
 MakeReader = Callable[..., RowReader]
 
-PROGRESS_EVERY = 100_000
 #: Readers that are kept at a time, one for each different list of keys; and keys that a message names.
 MAX_KEYS = 100
 
@@ -106,8 +102,6 @@ def _take(spool: Spool, rows: Iterable[tuple[RowReader, Sequence[Any]]]) -> int:
             spool.add(number, reader.read(values, number))
         except InvalidRowError as error:
             spool.reject(number, error)
-        if number % PROGRESS_EVERY == 0:
-            log.info("Read %s rows so far", f"{number:,}")
     return number
 
 

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -24,6 +24,8 @@ from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStat
 from airflow_provider_ropo.event.model import row_label
 
 BATCH = 2_000
+#: Rows between two calls of `on_progress`.
+PROGRESS_EVERY = 100
 #: Events of a lane that are in memory at a time.
 PAGE = 64
 #: More invoices than anyone has; it keeps one event from filling the memory.
@@ -74,10 +76,13 @@ class Spool:
     Every method, and every event that is read back, may raise a :class:`SpoolError`.
 
     :param zone: the time zone of the events' times.
+    :param on_progress: called with the number of rows taken so far, now and then while rows are taken and merged.
     """
 
-    def __init__(self, zone: dt.tzinfo) -> None:
+    def __init__(self, zone: dt.tzinfo, on_progress: Callable[[int], None] = lambda _rows: None) -> None:
         self._zone = zone
+        self._on_progress = on_progress
+        self._rows_taken = 0
         self._merges_invoices = False
         self._events: list[tuple[Any, ...]] = []
         self._invalid: list[tuple[Any, ...]] = []
@@ -103,6 +108,7 @@ class Spool:
 
         :param number: the row's number in reading order.
         """
+        self._count(number)
         invoices = event.invoices
         if len(invoices) > MAX_INVOICES:
             label, place = row_label(number, event.id), event.usageplacecode
@@ -126,6 +132,7 @@ class Spool:
 
     def reject(self, number: int, error: InvalidRowError) -> None:
         """Take a row that cannot become an event."""
+        self._count(number)
         self._invalid.append((number, error.event_id, error.usageplacecode, error.row, error.column, error.reason))
         if len(self._invalid) >= BATCH:
             self._flush()
@@ -144,6 +151,7 @@ class Spool:
         while batch := self._all("SELECT rowid, id FROM shared WHERE rowid > ? LIMIT ?", last, BATCH):
             for _rowid, event_id in batch:
                 self._merge_rows_of(event_id)
+                self._on_progress(self._rows_taken)
             last = batch[-1][0]
 
     def keep_only(self, event_ids: Iterable[str]) -> list[str]:
@@ -231,6 +239,11 @@ class Spool:
     def _reject_all(self, event_id: str, reason: str) -> None:
         self._all(_GIVE_UP, reason, event_id)
         self._all("DELETE FROM event WHERE id = ?", event_id)
+
+    def _count(self, number: int) -> None:
+        self._rows_taken = number
+        if number % PROGRESS_EVERY == 0:
+            self._on_progress(number)
 
     def _flush(self) -> None:
         with _disk_errors():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
 from airflow_provider_ropo.errors import (
@@ -23,7 +23,9 @@ from airflow_provider_ropo.reporting.summary import DeliverySummary
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two lines in the log, and between two reports shown while events are posted.
+T = TypeVar("T")
+
+#: Seconds between two lines in the log, and between two reports shown while rows are read and events are posted.
 LOG_EVERY, SHOW_EVERY = 10.0, 3.0
 #: After a report is published, none is for this number of times as long as that took: the calling thread waits for it.
 REST = 20
@@ -51,7 +53,7 @@ class Report:
 
     :param summary: the counts, which others keep.
     :param show: shows the report to a person, and returns whether it could: called at each step, and every few
-        seconds while events are posted.
+        seconds between the steps.
     :param clock: seconds, from any start.
     :param preview: nothing is posted.
     """
@@ -70,7 +72,7 @@ class Report:
         self._about: dict[str, Any] = {"preview": preview}
         self._state = READING
         self._stopped_by: BaseException | None = None
-        self._total = self._done = 0
+        self._rows_taken = self._total = self._done = 0
         self._published = True
         self._started = self._logged = self._show_again = clock()
 
@@ -90,6 +92,17 @@ class Report:
     def set_about(self, **about: Any) -> None:
         """Add facts about the run: plain data, such as where the events go."""
         self._about |= about
+
+    def on_rows(self, count: int) -> None:
+        """Take note of the number of rows read so far."""
+        self._rows_taken = count
+        self.publish()
+
+    def follow(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items; before each, log and publish the progress if it is due."""
+        for item in items:
+            self.publish()
+            yield item
 
     def start_posting(self, total: int) -> None:
         """Begin to post that many events."""
@@ -145,7 +158,7 @@ class Report:
         return {
             "state": self._state,
             **self._about,
-            "counts": self.summary.as_dict(),
+            "counts": self.summary.as_dict() | {"rows": self.summary.rows or self._rows_taken},
             **self.progress(),
             "stopped": None if self._stopped_by is None else _truncated(_in_words(self._stopped_by)),
             "stopped_by": _kind_of(self._stopped_by),
@@ -161,7 +174,7 @@ class Report:
                 for failure in self.summary.failures
             ],
             "sample": self.summary.sample,
-            "oldest_open": None if (oldest := self.summary.oldest_open) is None else oldest.isoformat(" ", "seconds"),
+            "oldest_open": None if (oldest := self.summary.oldest_open) is None else oldest.isoformat(timespec="seconds"),
             "longest_lag": None if (lag := self.summary.longest_lag) is None else round(lag.total_seconds()),
             "updated_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
@@ -179,6 +192,9 @@ class Report:
         }
 
     def _log(self) -> None:
+        if self._state == READING:
+            log.info("Read %s rows so far", f"{self._rows_taken:,}")
+            return
         figures = self.progress()
         left = figures["seconds_left"]
         log.info(

@@ -27,6 +27,9 @@ async (runs) => {
   return runs.map((run) => openEvents(run, runs));
 }
 """
+TIMES = """
+async (report) => (await import("./words.js")).timeSentences(report)
+"""
 STATUSES = ("delivered", "already_delivered", "rejected", "invalid", "changed", "undelivered", "unconfirmed", "held")
 WITH_LEDGER = {"conn_id": "warehouse", "table": "ropo_ledger"}
 NOT_AGAIN = "Airflow does not try this task instance again."
@@ -197,7 +200,8 @@ def test_an_unconfirmed_event_is_held_only_if_the_task_does_so(
     [
         pytest.param("ended", False, 9000, None, id="ended"),
         pytest.param("posting", True, 12, None, id="running"),
-        pytest.param("reading", True, 9000, None, id="reading for long"),
+        pytest.param("reading", True, 12, None, id="reading"),
+        pytest.param("reading", True, 31, "The warehouse may still be working on the query", id="no rows come"),
         pytest.param("posting", True, 31, "there is no newer report", id="no news"),
         pytest.param("posting", True, None, None, id="age unknown"),
         pytest.param("posting", False, 12, "The task was killed, or its worker was lost.", id="killed"),
@@ -214,7 +218,37 @@ def test_old_figures_are_called_old(
     else:
         assert expected in note
         assert "14 Jan 2026, 05:00:00" in note
-        assert "more events may have arrived" in note.lower()
+        assert (state == "posting") == ("more events may have arrived" in note.lower())
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        pytest.param(report(delivered=9, oldest_open=None, longest_lag=None), [], id="nothing new"),
+        pytest.param(
+            report(delivered=9, oldest_open=None, longest_lag=5400),
+            ["Longest time from an event to its delivery: 1.5 h"],
+            id="all there",
+        ),
+        pytest.param(
+            report(delivered=9, rejected=1, oldest_open="2026-01-10T15:00:00+00:00", longest_lag=259_200),
+            [
+                "Oldest event not at Ropo One: 3.5 days old (10 Jan 2026, 17:00:00)",
+                "Longest time from an event to its delivery: 3 days",
+            ],
+            id="one open",
+        ),
+        pytest.param(
+            report("posting", delivered=9, oldest_open="2026-01-10T15:00:00+00:00", longest_lag=60),
+            ["Longest time from an event to its delivery: 60 s"],
+            id="not at its end",
+        ),
+        pytest.param(report(delivered=9), [], id="a report of an earlier version"),
+    ],
+)
+def test_how_old_and_how_late_events_are(script: Script, shown: dict[str, Any], expected: list[str]) -> None:
+    """The page tells the age of the oldest event that is not at Ropo One, and how long delivery took."""
+    assert expected == script(TIMES, shown)
 
 
 def run(run_id: str, hour: int, state: str = "failed", **others: Any) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from airflow_provider_ropo.pipeline import DeliveryOptions, MappingRows, QueryRo
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.sandbox import Fault, Sandbox
+from doubles import FakeClock
 
 NOTHING = {"rows": 0, "events": 0, **{status.value: 0 for status in DeliveryStatus}}
 
@@ -104,13 +107,14 @@ def run(
     jobid_as_string: bool = False,
     destination: str = "",
     publish: Callable[[dict[str, Any]], bool] = lambda _report: True,
+    clock: Callable[[], float] = time.monotonic,
     on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
     **options: Any,
 ) -> RunResult:
     posting = {name: options.pop(name) for name in OF_POSTING & options.keys()}
     chosen = DeliveryOptions(**options)
     settings = RopoSettings("ropo_test", sandbox.url, sandbox.cid, apicode, timeout=2)
-    with Report(DeliverySummary(preview=chosen.preview), publish, preview=chosen.preview) as report:
+    with Report(DeliverySummary(preview=chosen.preview), publish, clock, preview=chosen.preview) as report:
         return deliver(
             MappingRows(rows) if isinstance(rows, list) else rows,
             RestChannel(RopoClient(settings), PostingOptions(**posting), jobid_as_string),
@@ -415,6 +419,68 @@ def test_progress_and_deliveries_are_told(sandbox: Sandbox) -> None:
     assert {threading.get_ident()} == threads
     assert result.summary.as_dict() == reports[-1]["counts"]
     assert (2, 2) == (reports[-1]["done"], reports[-1]["total"])
+
+
+@pytest.mark.parametrize("options", [{}, {"preview": True}, {"max_events": 5_000}], ids=str)
+def test_figures_are_never_older_than_fifteen_seconds(
+    sandbox: Sandbox, open_ledger: Callable[[str], DeliveryLedger], options: dict[str, Any]
+) -> None:
+    """While a slow source is read and checked, each report follows the one before within fifteen seconds."""
+    clock, published = FakeClock(), list[tuple[float, int]]()
+
+    def slow_rows() -> Iterator[dict[str, Any]]:
+        for number in range(1_000):
+            clock.now += 0.1
+            yield row(number % 60, id=f"e{number}", status="connected" if number % 2 else "gone")
+
+    def publish(report: dict[str, Any]) -> bool:
+        published.append((clock.now, report["counts"]["rows"]))
+        return True
+
+    run(MappingRows(slow_rows()), sandbox, open_ledger("run"), publish=publish, clock=clock, **options)
+
+    times, rows = zip(*published, strict=True)
+    assert max(later - earlier for earlier, later in pairwise(times)) <= 15
+    assert {100, 500, 1_000} <= set(rows)
+
+
+def test_figures_are_fresh_while_the_sign_in_is_tried_again(sandbox: Sandbox) -> None:
+    """Reports are published while Ropo One keeps the run waiting, and the events are posted after all."""
+    published: list[tuple[str, int]] = []
+    sandbox.script_sign_in([Fault(status=503), Fault(status=503)])
+    now = time.monotonic()
+
+    def clock() -> float:
+        # It is always time for another report.
+        nonlocal now
+        now += 60
+        return now
+
+    def publish(report: dict[str, Any]) -> bool:
+        published.append((report["state"], sandbox.sign_ins))
+        return True
+
+    result = run([row(1)], sandbox, publish=publish, clock=clock)
+
+    # One report when the posting starts, and one at least during each of the two waits.
+    assert len([state for state, sign_ins in published if state == "posting" and sign_ins == 0]) >= 3
+    assert result.error is None
+
+
+def test_a_stop_does_not_wait_for_the_sign_in(sandbox: Sandbox) -> None:
+    """Told to stop while no answer to the sign-in comes, a run ends before that would."""
+    stop = threading.Event()
+    sandbox.script_sign_in([Fault(delay=30)])
+
+    def publish(report: dict[str, Any]) -> bool:
+        if report["state"] == "posting":
+            stop.set()
+        return True
+
+    result = run([row(1)], sandbox, stop=stop, publish=publish)
+
+    assert "told to stop" in str(result.stopped)
+    assert {"undelivered": 1} == nonzero(result)
 
 
 @pytest.mark.parametrize(

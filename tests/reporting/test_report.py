@@ -133,6 +133,34 @@ def test_figures_are_never_older_than_fifteen_seconds() -> None:
     assert 0 < max(later - earlier for (_, earlier), (_, later) in pairwise(said)) <= 15
 
 
+def test_figures_are_fresh_while_rows_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    """However long reading takes, the report and the log tell how many rows there are so far."""
+    caplog.set_level("INFO")
+    clock = FakeClock()
+    publisher = FakePublisher(clock)
+    with Report(DeliverySummary(), publisher, clock) as report:
+        for number in range(1, 21):
+            clock.now += 2.0
+            report.on_rows(100 * number)
+
+    # Two seconds after the third is the first time at which a report is due.
+    rows = [0, *range(200, 2_001, 200), 2_000]
+    assert rows == [seen["counts"]["rows"] for seen in publisher.published]
+    assert {"reading", "ended"} == {seen["state"] for seen in publisher.published}
+    assert [f"Read {number:,} rows so far" for number in (500, 1_000, 1_500, 2_000)] == caplog.messages
+
+
+def test_figures_are_fresh_between_items_that_take_long() -> None:
+    """Whatever else is gone through, item by item, the reports do not cease."""
+    clock = FakeClock()
+    publisher = FakePublisher(clock)
+    with Report(DeliverySummary(), publisher, clock) as report:
+        for _item in report.follow(range(5)):
+            clock.now += 10.0
+
+    assert 1 + 4 + 1 == len(publisher.published)
+
+
 def test_a_broken_publisher_is_left_alone_for_long() -> None:
     """If it takes long to find out that nothing can be published, it is not tried again soon, but at the end."""
     clock = FakeClock()
@@ -195,7 +223,7 @@ def test_says_everything_about_the_run() -> None:
         "stopped_by": "unavailable",
         "retry_after": 300.0,
         "sample": [],
-        "oldest_open": "2024-01-04 12:00:00+00:00",
+        "oldest_open": "2024-01-04T12:00:00+00:00",
         "longest_lag": None,
         "failures": [
             {

@@ -145,11 +145,13 @@ export function interruption(report, task, age) {
       "More events may have arrived since then, among them those that were being sent."
     );
   }
-  if (report.state === "posting" && age !== null && age > STALE_AFTER) {
-    return (
-      `These figures are from ${last}: there is no newer report. If the worker was lost, Airflow notices it ` +
-      "after some minutes. Until then, more events may have arrived."
-    );
+  if (age === null || age <= STALE_AFTER) {
+    return null;
   }
-  return null;
+  const old = `These figures are from ${last}: there is no newer report.`;
+  const lost = "If the worker was lost, Airflow notices it after some minutes.";
+  if (report.state === "reading") {
+    return `${old} The warehouse may still be working on the query: nothing is posted before all rows are read. ${lost}`;
+  }
+  return `${old} ${lost} Until then, more events may have arrived.`;
 }

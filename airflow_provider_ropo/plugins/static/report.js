@@ -13,6 +13,7 @@ import {
   runStatus,
   statusesFor,
   statusesWithEvents,
+  timeSentences,
 } from "./words.js";
 
 /** Milliseconds between two refreshes: while the task runs or is about to, and while it waits for its next try. */
@@ -104,6 +105,7 @@ function makeView() {
   const statusBadge = make("span");
   const sentence = make("h1");
   const facts = make("p", { class: "about" });
+  const times = make("p", { class: "about times", hidden: "" });
   const stopped = make("p", { class: "note tone-bad", hidden: "" });
   const interrupted = make("p", { class: "note tone-wait", hidden: "" });
   const statusBar = bar();
@@ -133,6 +135,8 @@ function makeView() {
     statusFigures.show(counts, statusesFor(report));
     statusFigures.classList.toggle("preview", Boolean(report.preview));
     statusFigures.hidden = counts.events === 0 && !running;
+    times.replaceChildren(...timeSentences(report).map((text) => make("span", {}, text)));
+    times.hidden = times.childElementCount === 0;
     showNext(next, tryEnded ? nextSteps(report, task) : []);
     const statuses = running || report.preview ? [] : statusesWithEvents(counts).filter(({ good }) => !good);
     todo.replaceChildren(...statuses.map((status) => todoItem(status, report)));
@@ -148,7 +152,7 @@ function makeView() {
 
   const head = make("header", {}, make("div", { class: "run-status", role: "status" }, statusBadge, sentence), facts);
   const notes = [stopped, interrupted, elsewhere];
-  const nodes = [head, ...notes, statusBar, progress, statusFigures, next, todo, failures, settle.element];
+  const nodes = [head, ...notes, statusBar, progress, statusFigures, times, next, todo, failures, settle.element];
   return { nodes, update };
 }
 
@@ -193,8 +197,7 @@ function factsOf(report) {
     facts.push(make("span", {}, "no ledger"));
   }
   const time = make("time", { datetime: report.updated_at }, formatTime(report.updated_at));
-  const states = { ended: "ended ", reading: "reading since ", posting: "as of " };
-  facts.push(make("span", {}, states[report.state] ?? "as of ", time));
+  facts.push(make("span", {}, report.state === "ended" ? "ended " : "as of ", time));
   return facts;
 }
 

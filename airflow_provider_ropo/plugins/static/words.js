@@ -48,7 +48,7 @@ export function dayOf(text) {
   }
 }
 
-/** "45 s", "12 min", "3 h". */
+/** "45 s", "12 min", "3 h", "3.5 days". */
 export function duration(seconds) {
   if (seconds < 90) {
     return `${formatNumber(Math.max(Math.round(seconds), 1))} s`;
@@ -56,7 +56,10 @@ export function duration(seconds) {
   if (seconds < 5400) {
     return `${formatNumber(Math.round(seconds / 60))} min`;
   }
-  return `${oneDecimal.format(seconds / 3600)} h`;
+  if (seconds < 172_800) {
+    return `${oneDecimal.format(seconds / 3600)} h`;
+  }
+  return `${oneDecimal.format(seconds / 86_400)} days`;
 }
 
 /** "about 2 min left"; empty if the time is unknown. */
@@ -69,6 +72,20 @@ export function progressText(report) {
   const done = `${formatNumber(report.done)} of ${quantity(report.total, "event")}`;
   const rate = `${oneDecimal.format(report.per_second)} a second`;
   return [done, rate, timeLeft(report.seconds_left)].filter(Boolean).join(", ");
+}
+
+/** How old the oldest event is that is not at Ropo One, and how long it took events to get there. */
+export function timeSentences({ state, oldest_open: oldest, longest_lag: lag, updated_at: updated }) {
+  const sentences = [];
+  // Before the end, it is not known which events stay.
+  if (oldest && state === "ended") {
+    const age = duration((Date.parse(updated) - Date.parse(oldest)) / 1000);
+    sentences.push(`Oldest event not at Ropo One: ${age} old (${formatTime(oldest)})`);
+  }
+  if (lag !== null && lag !== undefined) {
+    sentences.push(`Longest time from an event to its delivery: ${duration(lag)}`);
+  }
+  return sentences;
 }
 
 /** The statuses with the labels of this report: in a preview, "undelivered" means "would be posted". */
