@@ -276,7 +276,8 @@ class Plan:
     def refusal(self, options: DeliveryOptions) -> RunRefusedError | None:
         """Return why nothing may be posted, if more would be than is allowed, or anything else than was approved.
 
-        Then every event is counted as it is; otherwise, the sending counts them.
+        Then every event is counted as it is; otherwise, the sending counts them. It sends only what was to be sent
+        here: what another run let go of since was neither counted nor approved.
         """
         if options.max_events is None and options.approved is None:
             return None
@@ -287,6 +288,8 @@ class Plan:
             if decision.action is Action.SEND or self._is_of_this_run(decision):
                 # What an earlier try of this task instance has sent belongs to what was approved.
                 digest.add(event.id, self._channel.payload(event))
+            if self._ledger is not None and decision.action not in {Action.SEND, Action.ALREADY_DELIVERED}:
+                self._ledger.withhold(event.id)
         reason = _excess(options, counts) or _difference(options, digest.build())
         if reason is None:
             return None

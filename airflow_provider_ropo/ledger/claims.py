@@ -34,6 +34,7 @@ from airflow_provider_ropo.ledger.decisions import (
     decide,
     live_earlier_tries,
     of_destination,
+    withheld,
 )
 from airflow_provider_ropo.ledger.digest import ContentDigest
 from airflow_provider_ropo.ledger.entries import (
@@ -181,6 +182,11 @@ class ClaimProtocol:
         self._policy = policy
         self._since = since
         self._earlier_try_grace_is_over = False
+        self._withheld: set[str] = set()
+
+    def withhold(self, event_id: str) -> None:
+        """Do not send an event, whatever others write about it from now on."""
+        self._withheld.add(event_id)
 
     def plan(self, asked: Round, read: Snapshot, now: dt.datetime, clock: float) -> Plan:
         """Return what is to be written after a reading.
@@ -208,7 +214,8 @@ class ClaimProtocol:
         """
         counted = of_destination(list(entries), self._destination)
         content = ContentDigest(event, self._destination)
-        return decide(counted, content, self._me, self._policy, now, self._since)
+        decision = decide(counted, content, self._me, self._policy, now, self._since)
+        return withheld(decision) if event.id in self._withheld else decision
 
     def claim_row(self, event: UsageplaceEvent, at: dt.datetime, detail: str = "") -> dict[str, Any]:
         """Return a row of *sending*.

@@ -42,6 +42,8 @@ class Action(StrEnum):
     CLAIMED_ELSEWHERE = "claimed_elsewhere"
     #: It may have arrived, and the user wants it held then.
     UNCONFIRMED = "unconfirmed"
+    #: It was not to be sent when the run was checked, before its first post.
+    WITHHELD = "withheld"
     #: A person has closed it.
     CLOSED = "closed"
     #: A row about it makes no sense.
@@ -53,6 +55,7 @@ STATUS_OF_ACTION = {
     Action.ALREADY_DELIVERED: DeliveryStatus.ALREADY_DELIVERED,
     Action.CONTENT_CHANGED: DeliveryStatus.CHANGED,
     Action.CLAIMED_ELSEWHERE: DeliveryStatus.HELD,
+    Action.WITHHELD: DeliveryStatus.HELD,
     Action.UNCONFIRMED: DeliveryStatus.UNCONFIRMED,
     Action.CLOSED: DeliveryStatus.CLOSED,
     Action.UNREADABLE: DeliveryStatus.INVALID,
@@ -171,6 +174,16 @@ def decide(  # noqa: C901, PLR0911 - a decision table, read top down
     detail = f"may have arrived already, from run {who.run_id}, try {who.try_number}"
     action = Action.UNCONFIRMED if policy.on_unconfirmed == "hold" else Action.SEND
     return Decision(action, unconfirmed=True, detail=detail, newest=newest, file=file, sent_hash=sent_hash)
+
+
+def withheld(decision: Decision) -> Decision:
+    """Return what to do with an event that is not to be sent by this run, whatever the ledger says of it by now."""
+    if decision.action is not Action.SEND:
+        return decision
+    detail = "it was not to be sent when `max_events` and `approved` were checked; a later try or run sends it"
+    # What may have arrived before still may.
+    action = Action.UNCONFIRMED if decision.unconfirmed else Action.WITHHELD
+    return replace(decision, action=action, detail="; ".join(filter(None, (decision.detail, detail))))
 
 
 def competing_claims(

@@ -159,6 +159,10 @@ class DeliveryLedger:
         self._table.insert([self._protocol().claim_row(event, at, detail) for event in events])
         return at
 
+    def withhold(self, event_id: str) -> None:
+        """Do not send an event in this run, even if another run lets it go meanwhile."""
+        self._protocol().withhold(event_id)
+
     def is_own(self, entry: LedgerEntry) -> bool:
         """Tell whether a try of this task instance wrote a row."""
         return entry.claimant.is_same_task(self._me)

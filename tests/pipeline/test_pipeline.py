@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.settings import RopoSettings
-from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
+from airflow_provider_ropo.delivery import Delivery, DeliveryStatus, end_of
 from airflow_provider_ropo.dispatch.posting import PostingOptions, RestChannel
 from airflow_provider_ropo.errors import (
     DeliveriesFailedError,
@@ -29,6 +29,8 @@ from airflow_provider_ropo.errors import (
     RopoUnavailableError,
     RunRefusedError,
 )
+from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.ledger.claims import Round
 from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
@@ -688,6 +690,38 @@ def test_what_another_run_delivered_meanwhile_is_a_difference(sandbox: Sandbox, 
 
     assert "1 event fewer" in str(result.stopped)
     assert ["e0"] == sent(sandbox)
+
+
+@pytest.mark.parametrize("guard", ["approved", "max_events"])
+@pytest.mark.parametrize("end", [DeliveryStatus.UNDELIVERED, DeliveryStatus.UNCONFIRMED], ids=str)
+def test_what_another_run_lets_go_is_not_posted_beside_it(
+    sandbox: Sandbox, open_ledger: Any, guard: str, end: DeliveryStatus
+) -> None:
+    """Only what was to be posted when the guard was checked is posted; a later run sends what another let go since."""
+    another, event = open_ledger("another"), UsageplaceEvent.from_row(row(1))
+    another.prepare()
+    (claim,) = another.exchange(Round(look_ups=[event], claim_limit=1)).unresolved
+    rows = [row(0), row(1)]
+    options = {"approved": digest_of(rows, sandbox, open_ledger("preview")), "max_events": 1}
+
+    def let_go(report: dict[str, Any]) -> bool:
+        if report["state"] == "posting" and report["done"] == 0:
+            another.exchange(Round(results=[(claim, end_of(event, end, "no answer", attempts=1))]))
+        return True
+
+    result = run(rows, sandbox, open_ledger("run"), publish=let_go, **{guard: options[guard]})
+
+    assert ["e0"] == sent(sandbox)
+    (failure,) = result.summary.failures
+    expected = DeliveryStatus.HELD if end is DeliveryStatus.UNDELIVERED else DeliveryStatus.UNCONFIRMED
+    assert ("e1", expected) == (failure.event_id, failure.status)
+    assert "not to be sent when `max_events` and `approved` were checked" in failure.detail
+    assert result.summary.retryable
+
+    later = run(rows, sandbox, open_ledger("later"))
+
+    assert later.error is None
+    assert ["e0", "e1"] == sent(sandbox)
 
 
 def test_only_these_events(sandbox: Sandbox) -> None:
