@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import pytest
+import sqlalchemy as sa
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.openlineage.utils.utils import translate_airflow_asset
 from airflow.providers.common.compat.sdk import DAG, Asset
@@ -94,6 +95,46 @@ def test_counts_go_with_the_asset_event(run_dag: RunDag, sandbox: Sandbox) -> No
 
     assert "success" == finished.state
     assert [(ROPO_ONE, -1, ONE), (f"x-{finished.dag_id}", -1, ONE)] == asset_events(finished.dag_id)
+
+
+@pytest.fixture
+def partition_key() -> Iterator[str]:
+    """Give each new DAG run a partition's key, as the scheduler gives it to a run of a partition."""
+    from airflow.models.dagrun import DagRun
+
+    key = "2024-01-04"
+
+    def give(_mapper: object, _connection: object, dag_run: Any) -> None:
+        dag_run.partition_key = key
+
+    sa.event.listen(DagRun, "before_insert", give)
+    yield key
+    sa.event.remove(DagRun, "before_insert", give)
+
+
+def test_a_run_of_a_partition(run_dag: RunDag, sandbox: Sandbox, partition_key: str) -> None:
+    """A run selects by the key of its partition, and the event of its outlet has that key beside the counts."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+
+    rows = [GOOD | {"id": "2024-01-03"}, GOOD | {"id": partition_key}]
+    finished = run_dag(
+        f"""
+        with DAG(DAG_ID, schedule=None, start_date=START) as dag:
+            UsageplaceEventOperator(
+                task_id="report",
+                events={rows},
+                event_ids="{{{{ dag_run.partition_key }}}}",
+                outlets=[Asset(uri="{ROPO_ONE}")],
+            )
+        """
+    )
+
+    assert "success" == finished.state
+    assert [partition_key] == [event["id"] for event in sandbox.events]
+    with create_session() as session:
+        (event,) = session.query(AssetEvent).filter(AssetEvent.source_dag_id == finished.dag_id)
+    assert (partition_key, ONE | {"rows": 2}) == (event.partition_key, event.extra)
 
 
 def test_a_red_run_has_no_asset_event(run_dag: RunDag, sandbox: Sandbox) -> None:
