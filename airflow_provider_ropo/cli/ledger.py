@@ -15,7 +15,7 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 
 from airflow_provider_ropo.cli.errors import one_line_errors
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.ledger.states import LookUp, history, states
+from airflow_provider_ropo.ledger.states import LookUp, destinations, history, states
 from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.task.connections import existing_ledger
 
@@ -44,7 +44,11 @@ def ledger(args: Namespace) -> None:
         with existing_ledger(args.conn_id, args.table) as table:
             # One more than is shown, to know whether there are more.
             rows = find(table, asked, limit=args.limit + 1, all_rows=args.history)
+            if not rows and asked.destination is not None:
+                _check_destination(table, asked.destination)
     AirflowConsole().print_as(data=rows[: args.limit], output=args.output)
+    if not rows:
+        print(_nothing_found(asked, f"{args.table} (connection {args.conn_id!r})"), file=sys.stderr)
     if len(rows) > args.limit:
         print(f"These are the first {args.limit:,}; there are more.", file=sys.stderr)
 
@@ -63,6 +67,21 @@ def find(table: LedgerTable, asked: LookUp, *, limit: int, all_rows: bool = Fals
         else (found.event_time, found.recorded_at, found.event_id)
     )
     return table.fetch(sa.select(*(found[name] for name in _SHOWN)).order_by(*order).limit(limit))
+
+
+def _check_destination(table: LedgerTable, destination: str) -> None:
+    named = [row["destination"] for row in table.fetch(destinations(table.definition))]
+    if destination not in named:
+        raise RopoConfigurationError(
+            f"no row is about destination {destination!r}; there are: {', '.join(named) or 'none'}"
+        )
+
+
+def _nothing_found(asked: LookUp, ledger: str) -> str:
+    if asked.only_open and not (asked.since or asked.until or asked.destination):
+        return f"No event in the ledger {ledger} is open."
+    times = "--since and --until are about recorded_at, in UTC. " if asked.since or asked.until else ""
+    return f"Nothing in the ledger {ledger} matches. {times}Ids and codes have to be given exactly."
 
 
 def _asked(args: Namespace) -> LookUp:

@@ -19,6 +19,12 @@ from airflow_provider_ropo.ledger.maintenance import Erased, Purged, Reviewed, S
 from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.task.connections import existing_ledger
 
+#: What follows from each settlement.
+_THEN = {
+    "delivered": "No run sends {it} again.",
+    "closed": "No run sends {it}, or fails because of {it}, until the content changes.",
+    "undelivered": "The next run that reads {it} sends {it}: clear the task instance, or wait for that run.",
+}
 _OF_EVENT = ("event_id", "usageplacecode", "event_status", "event_time")
 _OF_ROW = ("recorded_at", "delivery_status", "http_status", "detail", "run_id", "try_number")
 
@@ -45,7 +51,8 @@ def settle(args: Namespace) -> None:
             count = _count(len(reviewed), "event")
             _confirm(args, f"Settle {count} as {settlement.settle_as}?")
             maintenance.settle(table, settlement, confirmed=reviewed)
-    print(f"Settled {count} as {settlement.settle_as}.")
+    then = _THEN[settlement.settle_as].format(it="it" if len(reviewed) == 1 else "them")
+    print(f"Settled {count} as {settlement.settle_as}. {then}")
 
 
 def purge(args: Namespace) -> None:

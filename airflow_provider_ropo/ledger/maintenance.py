@@ -154,7 +154,7 @@ class _RefusedError(Exception):
 
 def _review(event_id: str, rows: Sequence[Row], settlement: Settlement, now: dt.datetime) -> Reviewed:
     if not rows:
-        raise _RefusedError("no row of the ledger is about it")
+        raise _RefusedError("no row of the ledger is about it; check the id, and whether this is its task's ledger")
     destination = _destination_of(rows, settlement.destination)
     counted = _that_count(rows, destination)
     if not counted:
@@ -208,7 +208,10 @@ def _refuse_what_is_clear_or_live(
             raise _RefusedError(unreadable(entry))
     live = competing_claims(entries, me, LedgerPolicy(claim_timeout=settlement.claim_timeout), now)
     if live:
-        raise _RefusedError(f"run {live[0].run_id} is sending it; wait until that run has ended")
+        raise _RefusedError(
+            f"run {live[0].run_id} is sending it; wait until that run has ended, or if it was killed, until its claim is "
+            f"{settlement.claim_timeout:,.0f} s old (claim_timeout)"
+        )
     if _is_delivered(entries):
         raise _RefusedError("it is delivered; to send it again, run its task with redeliver='always' for this event")
 
@@ -313,7 +316,7 @@ def purge(table: LedgerTable, older_than: dt.timedelta, *, force: bool = False, 
         raise RopoConfigurationError(
             f"an age below {MIN_AGE}d is refused: a query that looks back, a backfill or a cleared run could still "
             "read these events in the warehouse, and without their rows they would be sent again. If no query does, "
-            "force it"
+            "force it (--force, or `force` of the task)"
         )
     before = table.database_time() - older_than
     ledger, purged = table.definition, Purged()

@@ -91,15 +91,31 @@ def view_of(table: sa.Table) -> sa.Table:
     return sa.Table(name, sa.MetaData(), *columns, schema=table.schema)
 
 
+def has_ids(engine: sa.engine.Engine, table: sa.Table, where: str) -> bool:
+    """Tell whether there is such a table, with ids of events.
+
+    :param where: how messages name the database.
+    :raises RopoConfigurationError: if this role may not read it.
+    :raises SQLAlchemyError: if the database cannot be asked.
+    """
+    with engine.connect() as connection:
+        try:
+            connection.execute(sa.select(table.c.event_id).where(sa.false()))
+        except SQLAlchemyError as error:
+            if _is_refused(error, table):
+                raise _unreadable(error, table, where) from None
+            if not _is_missing(error):
+                raise
+            return False
+    return True
+
+
 def _create_or_upgrade_table(engine: sa.engine.Engine, table: sa.Table, where: str) -> None:
     try:
         there = _columns(engine, table)
     except SQLAlchemyError as error:
         if _is_refused(error, table):
-            raise RopoConfigurationError(
-                f"the ledger {table.fullname}{where} may not be read ({_reason(error)}); this role needs SELECT and "
-                "INSERT on it"
-            ) from None
+            raise _unreadable(error, table, where) from None
         _create(engine, table, where)
         return
     absent = [name for name in table.c.keys() if name not in there and name not in ADDED]  # noqa: SIM118
@@ -248,6 +264,23 @@ def _create_view(engine: sa.engine.Engine, table: sa.Table) -> None:
                 connection.execute(_CreateView(view, states(table)))
         except SQLAlchemyError as error:
             log.debug("The view %s was not created: %s", view.fullname, _reason(error))
+
+
+def _unreadable(error: SQLAlchemyError, table: sa.Table, where: str) -> RopoConfigurationError:
+    return RopoConfigurationError(
+        f"the ledger {table.fullname}{where} may not be read ({_reason(error)}); this role needs SELECT and INSERT on it"
+    )
+
+
+def _is_missing(error: SQLAlchemyError) -> bool:
+    """Tell whether a database has answered that there is no such table or column, not that it fails."""
+    if getattr(error, "connection_invalidated", False):
+        return False
+    if (state := sqlstate(error)) is not None:
+        return state[:2] in {"42", "3F", "3D"}
+    # SQLite has one class for a missing table, a locked file and a file that is no database.
+    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "SQLITE_ERROR")
+    return bool(name == "SQLITE_ERROR")
 
 
 def _is_refused(error: SQLAlchemyError, table: sa.Table) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_ropo.delivery import SUCCESSFUL, DeliveryStatus
+from airflow_provider_ropo.errors import RopoConfigurationError
+from airflow_provider_ropo.ledger.entries import KNOWN_STATUSES
 
 _SETTLED = (DeliveryStatus.DELIVERED.value, DeliveryStatus.CLOSED.value)
 #: The content of a *delivered* row without a digest.
@@ -32,6 +34,7 @@ class LookUp:
     :param since: rows recorded at this time or later, UTC, naive.
     :param until: rows recorded before this time, UTC, naive.
     :param only_open: the events that are not at their destination, and that nobody has closed.
+    :raises RopoConfigurationError: for what no event can meet.
     """
 
     event_ids: Sequence[str] = ()
@@ -41,6 +44,15 @@ class LookUp:
     since: dt.datetime | None = None
     until: dt.datetime | None = None
     only_open: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the conditions that a person may have mistyped."""
+        if self.status is not None and self.status not in KNOWN_STATUSES:
+            raise RopoConfigurationError(
+                f"no event is ever {self.status!r}; a status is one of {', '.join(sorted(KNOWN_STATUSES))}"
+            )
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise RopoConfigurationError(f"no row is recorded from {self.since} on and before {self.until}")
 
 
 def open_events(ledger: sa.Table) -> sa.Select[Any]:
@@ -81,6 +93,12 @@ def history(ledger: sa.Table, asked: LookUp) -> sa.Select[Any]:
         .where(sa.exists().where(is_of_event, *_is_asked_for(state, asked)))
         .where(*_is_recorded_within(row, asked))
     )
+
+
+def destinations(ledger: sa.Table) -> sa.Select[Any]:
+    """Return the query of the destinations that the ledger names."""
+    name = ledger.c.destination
+    return sa.select(name).where(name.is_not(None)).distinct().order_by(name)
 
 
 def _columns_of(ledger: sa.Table, row: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import RopoLedgerError
 from airflow_provider_ropo.ledger.claims import Snapshot
 from airflow_provider_ropo.ledger.entries import LONGEST_DETAIL, Claimant, LedgerEntry, claimant_in
-from airflow_provider_ropo.ledger.schema import create_or_upgrade, define_table, sqlstate, utc_now
+from airflow_provider_ropo.ledger.schema import create_or_upgrade, define_table, has_ids, sqlstate, utc_now
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -76,13 +76,14 @@ class LedgerTable:
         return self._table
 
     def exists(self) -> bool:
-        """Tell whether there is a table that may be read."""
+        """Tell whether there is such a table, with ids of events.
+
+        :raises RopoConfigurationError: if this role may not read it.
+        """
         try:
-            with self._engine.connect() as connection:
-                connection.execute(sa.select(self._table.c.event_id).where(sa.false()))
-        except SQLAlchemyError:
-            return False
-        return True
+            return has_ids(self._engine, self._table, self._where)
+        except SQLAlchemyError as error:
+            raise self._translated(error, "opened") from None
 
     def create_or_upgrade(self) -> None:
         """Create the table if it is missing, and add the columns that an earlier layout lacks.

@@ -32,12 +32,13 @@ def database_hook(conn_id: str, hook_params: dict[str, Any] | None = None) -> Db
     except AirflowNotFoundException:
         raise RopoConfigurationError(
             f"connection {conn_id!r} is not defined, or Airflow cannot read it; add it under Admin, Connections, or "
-            "correct its id in the DAG"
+            "correct its id"
         ) from None
     hook = connection.get_hook(hook_params=hook_params)  # type: ignore[no-untyped-call]
     if not isinstance(hook, DbApiHook):
         raise RopoConfigurationError(
-            f"connection {conn_id!r} is no SQL database: {type(hook).__name__} is no DbApiHook"
+            f"connection {conn_id!r} is no SQL database: {type(hook).__name__} is no DbApiHook; name the connection of "
+            "a database"
         )
     # Whatever opens a connection later, on another thread too, asks Airflow no more.
     hook.get_connection = lambda *_args, **_kwargs: connection
@@ -84,7 +85,10 @@ def existing_ledger(conn_id: str, table: str) -> Iterator[LedgerTable]:
     """
     with closing(LedgerTable(ledger_engine(database_hook(conn_id)), table, f"connection {conn_id!r}")) as ledger:
         if not ledger.exists():
-            raise RopoConfigurationError(f"there is no ledger {table} in the database of connection {conn_id!r}")
+            raise RopoConfigurationError(
+                f"there is no ledger {table} in the database of connection {conn_id!r}; check the connection, and the "
+                "table's name, which may need its schema (ops.ropo_ledger)"
+            )
         yield ledger
 
 

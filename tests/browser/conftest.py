@@ -38,6 +38,8 @@ PICTURES = ROOT / "build" / "browser"
 DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
 #: The example whose events a person approves.
 APPROVED_ID = "ropo_usageplace_events_approved"
+#: The example that settles events in the ledger.
+SETTLE_ID = "ropo_settle"
 #: Three days of work; the last has rows that are invalid or rejected.
 LAST_DAY, DAYS = dt.date(2026, 1, 14), 3
 BAD_DAY = "2026-01-14"
@@ -171,11 +173,11 @@ def warehouse(home: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def airflow(home: Path, warehouse: Path) -> Iterator[Airflow]:
-    """Run a whole Airflow that knows the daily example and the DAGs beside this file, and end all of it."""
+    """Run a whole Airflow that knows some of the examples and the DAGs beside this file, and end all of it."""
     dags = home / "dags"
     shutil.copytree(HERE / "dags", dags)
     shutil.copytree(ROOT / "example_dags" / "sql", dags / "sql")
-    for dag_id in (DAG_ID, APPROVED_ID):
+    for dag_id in (DAG_ID, APPROVED_ID, SETTLE_ID):
         shutil.copy(ROOT / "example_dags" / f"{dag_id}.py", dags)
     (home / "passwords.json").write_text(json.dumps(PASSWORDS))
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
@@ -195,7 +197,7 @@ def airflow(home: Path, warehouse: Path) -> Iterator[Airflow]:
             assert start("db", "migrate").wait() == 0, running.log
             # Not `airflow standalone`, which would have its own auth manager.
             parts = [start(part) for part in ("api-server", "scheduler", "dag-processor")]
-            for dag_id in (DAG_ID, APPROVED_ID, "trials", "settle_by_hand"):
+            for dag_id in (DAG_ID, APPROVED_ID, SETTLE_ID, "trials"):
                 running.wait_for(partial(running.ask, f"dags/{dag_id}"), dag_id)
             yield running
             for part in parts:

@@ -7,7 +7,10 @@ import json
 import os
 import re
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
@@ -20,6 +23,7 @@ from airflow_provider_ropo.sandbox import Fault, Sandbox
 pytestmark = pytest.mark.usefixtures("ropo_default")
 
 DAG_ID, TASK_ID = "ropo_usageplace_events_daily", "report_usageplace_events"
+SETTLE_ID = "ropo_settle"
 NARROW = {"width": 400, "height": 900}
 #: With every special character that Airflow allows in a run id.
 RUN_ID = "manual__2026-01-01T00:00:00+00:00~1.a"
@@ -144,6 +148,8 @@ def test_a_red_run_shows_which_rows_failed_and_what_to_do(
     )
     for fact in (f"to {sandbox.url} {sandbox.cid}", "ledger ropo_ledger (connection warehouse)"):
         expect(frame.locator(".about").get_by_text(fact, exact=True)).to_be_visible()
+    # The day's first work order, the rejected one and the invalid one are of January 2026.
+    expect(frame.locator(".times")).to_have_text(re.compile(r"Oldest event not at Ropo One: [\d,.]+ days old \(14 Jan 2026"))
     # The customer of the rejected row.
     assert "A125400" not in frame.locator("body").inner_html()
     take(page, "report-red")
@@ -337,8 +343,10 @@ def test_a_report_that_is_kept_elsewhere(page: Page, airflow: Any, take: Take) -
     expect(frame.locator(".empty")).to_contain_text(f"{airflow.home}/xcoms/elsewhere/kept/before_33/")
 
 
-def test_failed_events_are_settled_from_the_report(page: Page, airflow: Any, sandbox: Sandbox, take: Take) -> None:
-    """The form has the ids of the failed events, and triggers the DAG that settles them."""
+def test_failed_events_are_settled_from_the_report(
+    page: Page, airflow: Any, warehouse: Path, sandbox: Sandbox, take: Take
+) -> None:
+    """The form has the ids of the failed events, and triggers the example that writes the decision to the ledger."""
     page.goto(airflow.report_page(red_run(airflow)))
     frame = report(page)
     frame.get_by_text("Settle these events by hand").click()
@@ -348,16 +356,18 @@ def test_failed_events_are_settled_from_the_report(page: Page, airflow: Any, san
     expect(ids).to_have_value("WO-0114-07")
     take(page, "report-settle")
 
-    button = frame.get_by_role("button", name="Run settle_by_hand")
+    button = frame.get_by_role("button", name=f"Run {SETTLE_ID}")
     button.click()
-    assert [] == airflow.ask("dags/settle_by_hand/dagRuns")["dag_runs"]
+    assert [] == airflow.ask(f"dags/{SETTLE_ID}/dagRuns")["dag_runs"]
     frame.get_by_label("Settle as").select_option("closed")
     frame.get_by_label("Reason").fill("Not worked on any more")
     button.click()
     link = frame.locator(".settle").get_by_role("link", name="manual__")
     expect(link).to_be_visible()
+    # As Airflow leaves a new DAG.
+    expect(frame.locator(".settle")).to_contain_text("The DAG is paused: the run starts when it is unpaused.")
 
-    (started,) = airflow.ask("dags/settle_by_hand/dagRuns")["dag_runs"]
+    (started,) = airflow.ask(f"dags/{SETTLE_ID}/dagRuns")["dag_runs"]
     assert {
         "event_ids": ["WO-0114-07"],
         "settle_as": "closed",
@@ -368,7 +378,18 @@ def test_failed_events_are_settled_from_the_report(page: Page, airflow: Any, san
     } == started["conf"]
     assert "chief" == started["triggering_user_name"]
     link.click()
-    page.wait_for_url(f"{airflow.url}/dags/settle_by_hand/runs/{started['dag_run_id']}")
+    page.wait_for_url(f"{airflow.url}/dags/{SETTLE_ID}/runs/{started['dag_run_id']}")
+
+    airflow.ask(f"dags/{SETTLE_ID}", "PATCH", is_paused=False)
+    assert "success" == airflow.wait_for_end(SETTLE_ID, started["dag_run_id"])
+    with closing(sqlite3.connect(warehouse, timeout=30)) as database:
+        query = "SELECT event_id, destination, detail FROM ropo_ledger WHERE delivery_status = 'closed'"
+        settled = database.execute(query).fetchall()
+        # Other tests count the invalid row as open.
+        database.execute("DELETE FROM ropo_ledger WHERE delivery_status = 'closed'")
+        database.commit()
+    detail = "settled as closed by chief: Not worked on any more"
+    assert [("WO-0114-07", f"{sandbox.url} {sandbox.cid}", detail)] == settled
 
 
 def test_who_may_not_trigger_a_dag_settles_nothing(sign_in: Callable[..., Page], airflow: Any) -> None:
@@ -380,7 +401,7 @@ def test_who_may_not_trigger_a_dag_settles_nothing(sign_in: Callable[..., Page],
 
     text = page.evaluate(FORBIDDEN)
 
-    assert "You may not trigger the DAG settle_by_hand." == text
+    assert f"You may not trigger the DAG {SETTLE_ID}." == text
 
 
 FORBIDDEN = """

@@ -502,6 +502,38 @@ def test_a_name_is_not_taken_for_an_error(name: str, engine: sa.engine.Engine, t
     assert tables(name).exists()
 
 
+def test_whether_a_table_is_a_ledger(engine: sa.engine.Engine, tables: MakeTable) -> None:
+    """No table, and a table without ids of events, are told apart from a ledger."""
+    run_sql(engine, "CREATE TABLE outcome (work_order_no VARCHAR(20))")
+    tables("ropo_ledger").create_or_upgrade()
+
+    assert [False, False, True] == [tables(name).exists() for name in ("nowhere", "outcome", "ropo_ledger")]
+
+
+@pytest.mark.parametrize("address", ["postgresql+psycopg://nobody@127.0.0.1:1/none", "sqlite:///{folder}/x.db"])
+def test_a_database_that_fails_is_not_one_without_a_ledger(
+    address: str, tmp_path: Path, make_engine: MakeEngine
+) -> None:
+    """A server that is away, and a file that is no database, are errors: nobody knows what the ledger has."""
+    (tmp_path / "x.db").write_text("this is no database")
+    table = LedgerTable(make_engine(address.format(folder=tmp_path)), "ropo_ledger")
+
+    with pytest.raises(RopoLedgerError, match="the ledger ropo_ledger could not be opened: "):
+        table.exists()
+
+
+def test_a_ledger_that_may_not_be_read_is_there(
+    modest: tuple[sa.engine.Engine, sa.engine.Engine], tables: MakeTable
+) -> None:
+    """Where a role may not read the ledger, a preview cannot say what is known: it is an error."""
+    owner, user = modest
+    tables(user=owner).create_or_upgrade()
+    run_sql(owner, f"REVOKE ALL ON ropo_ledger FROM {user.url.username}")
+
+    with pytest.raises(RopoConfigurationError, match="may not be read .*; this role needs SELECT and INSERT on it"):
+        tables(user=user).exists()
+
+
 def test_no_ledger(engine: sa.engine.Engine, tables: MakeTable) -> None:
     """A table that is no ledger is refused by what it lacks, and is left as it is."""
     run_sql(engine, "CREATE TABLE outcome (event_id VARCHAR(20), detail VARCHAR(20))")

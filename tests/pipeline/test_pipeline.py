@@ -268,6 +268,16 @@ def test_a_preview_knows_the_ledger(sandbox: Sandbox, path: Path, open_ledger: C
     assert ["e1"] == sent(sandbox)
 
 
+def test_a_preview_fails_where_the_ledger_cannot_be_read(
+    sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]
+) -> None:
+    """A preview does not call known events new because the ledger's database fails."""
+    path.write_text("this is no database")
+
+    with pytest.raises(RopoLedgerError, match="the ledger ropo_ledger could not be opened"):
+        run([row(1)], sandbox, open_ledger("preview"), preview=True)
+
+
 def test_an_invalid_row_that_a_person_has_closed(
     sandbox: Sandbox, path: Path, open_ledger: Callable[[str], DeliveryLedger]
 ) -> None:

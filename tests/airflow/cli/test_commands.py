@@ -114,6 +114,7 @@ def terminal(
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(home / "warehouse.db")}),
+        "AIRFLOW_CONN_AWAY": json.dumps({"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "nobody"}),
         "AIRFLOW_CONN_WRONG": json.dumps(
             {"conn_type": "ropo", "host": running_sandbox.url, "login": running_sandbox.cid, "password": "wrong"}
         ),
@@ -308,6 +309,22 @@ MISTAKES = {
         ["ledger", "--conn-id", "warehouse", "--table", "ops_ledger"],
         "there is no ledger ops_ledger in the database of connection 'warehouse'",
     ),
+    "a ledger's database that is away": (
+        ["ledger", "--conn-id", "away"],
+        "the ledger ropo_ledger (connection 'away') could not be opened: connection",
+    ),
+    "a misspelled status": (
+        ["ledger", "--conn-id", "warehouse", "--status", "delivred"],
+        "no event is ever 'delivred'; a status is one of already_delivered, changed, closed, delivered,",
+    ),
+    "no time between": (
+        ["ledger", "--conn-id", "warehouse", "--since", "2026-02-01", "--until", "2026-01-31"],
+        "no row is recorded from 2026-02-01 00:00:00 on and before 2026-02-01 00:00:00",
+    ),
+    "an unknown destination": (
+        ["ledger", "--conn-id", "warehouse", "--destination", "rc.ropo24.fi"],
+        "no row is about destination 'rc.ropo24.fi'; there are: http://127.0.0.1:",
+    ),
     "no date to look up": (
         ["ledger", "--conn-id", "warehouse", "--since", "January"],
         "--since: 'January' is not a date such as 2026-01-14, or a time such as 2026-01-14T05:00+02:00",
@@ -318,7 +335,7 @@ MISTAKES = {
     ),
     "an unknown event": (
         ["settle", "f2", "f9", "--as", "closed", "--reason", "gone", "--conn-id", "warehouse", "--yes"],
-        "nothing was settled; f9: no row of the ledger is about it",
+        "nothing was settled; f9: no row of the ledger is about it; check the id, and whether this is its task's",
     ),
     "nothing to purge": (["purge", "--conn-id", "warehouse"], "give either --older-than or --place"),
     "no age": (

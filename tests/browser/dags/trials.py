@@ -1,11 +1,11 @@
-"""Tasks whose reports are unlike those of the example: mapped, silent, endless and others. And one that settles."""
+"""Tasks whose reports are unlike those of the example: mapped, silent, endless and others."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_ropo.operators.usageplace import UsageplaceEventOperator
 
@@ -49,18 +49,3 @@ class WithoutStateStore(UsageplaceEventOperator):
 with DAG("elsewhere", schedule=None):
     UsageplaceEventOperator(task_id="report", events=[*rows("elsewhere", 1), {"id": "elsewhere-bad"}], max_failed=1)
     WithoutStateStore(task_id="before_33", events=rows("before", 1))
-
-
-@task
-def settle() -> None:
-    """Settle nothing: the run's configuration is what a test looks at."""
-
-
-CHOICES = ["delivered", "closed", "undelivered"]
-PARAMS = {
-    "event_ids": Param([], type="array", items={"type": "string"}),
-    "settle_as": Param("closed", type="string", enum=CHOICES),
-    **{name: Param("", type="string") for name in ("conn_id", "table", "destination", "reason")},
-}
-with DAG("settle_by_hand", schedule=None, tags=["ropo-settle"], params=PARAMS):
-    settle()
