@@ -146,7 +146,10 @@ def _steps(report: Mapping[str, Any], context: Mapping[str, Any], *, retried: bo
     """Return what happens next and what to do, as the task's own error has it."""
     task = context.get("task") or getattr(context["ti"], "task", None)
     # A task of another kind; or one that Airflow has not expanded yet, which does not know its settings.
-    situation = Situation.of(task, context) if hasattr(task, "on_unconfirmed") else Situation()  # type: ignore[arg-type]
+    is_preview = bool(report.get("preview"))
+    situation = Situation(is_preview=is_preview)
+    if hasattr(task, "on_unconfirmed"):
+        situation = Situation.of(task, context, is_preview=is_preview)  # type: ignore[arg-type]
     if not retried:
         # Whatever is left: somebody may have marked the task instance as failed.
         situation = replace(situation, next_try=None)

@@ -285,7 +285,8 @@ class UsageplaceOperator(BaseOperator):
 
     def _explain(self, error: RopoError, result: RunResult, context: Context, *reason: str) -> None:
         """Let an error tell the counts first, then why, then what happens next: it is the end of a plain-text log."""
-        summary, situation = result.summary, Situation.of(self, context)
+        summary = result.summary
+        situation = Situation.of(self, context, is_preview=summary.is_preview)
         # Where the run had to stop, events are left that another try can send.
         retryable = summary.retryable or result.stopped is not None
         steps = next_steps(error, summary.as_dict(), retryable=retryable, situation=situation)

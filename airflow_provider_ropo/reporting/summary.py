@@ -23,7 +23,7 @@ class DeliverySummary:
 
     def __init__(self, rows: int = 0, *, preview: bool = False) -> None:
         self.rows = rows
-        self._preview = preview
+        self.is_preview = preview
         self.failures: list[Delivery] = []
         #: In a preview, the first payloads that would be posted, without customers' data.
         self.sample: list[dict[str, Any]] = []
@@ -69,7 +69,7 @@ class DeliverySummary:
     @property
     def failed(self) -> int:
         """How many are not at Ropo One; in a preview, of those that would not even be posted."""
-        would = self._counts[DeliveryStatus.UNDELIVERED] if self._preview else 0
+        would = self._counts[DeliveryStatus.UNDELIVERED] if self.is_preview else 0
         return self.events - self.count(*SUCCESSFUL) - would
 
     def as_dict(self) -> dict[str, int]:
@@ -100,9 +100,9 @@ class DeliverySummary:
 
     def _headline(self) -> str:
         if not self.rows and not self.events:
-            return "Preview: there were no rows" if self._preview else "There were no rows: nothing to report"
+            return "Preview: there were no rows" if self.is_preview else "There were no rows: nothing to report"
         counts = {status: f"{count:,} {status}" for status in DeliveryStatus if (count := self._counts[status])}
-        if self._preview:
+        if self.is_preview:
             counts.pop(DeliveryStatus.UNDELIVERED, None)
             would = f"{self._counts[DeliveryStatus.UNDELIVERED]:,} of {self.events:,} events would be posted"
             return f"Preview, nothing was posted: {', '.join([would, *counts.values()])}"

@@ -1,9 +1,13 @@
-"""What happens next to the events of a red run: by the task's retries, its ledger, and why the run ended."""
+"""What happens next to the events of a red run: by the task's retries, its ledger, and why the run ended.
+
+The tab says the same by the state that Airflow has for the task instance (plugins/static/next_steps.js); a table of
+cases in the tests holds both to the same facts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +22,7 @@ from airflow_provider_ropo.errors import (
     RunRefusedError,
     SupersededError,
 )
-from airflow_provider_ropo.task.retry_policy import HAS_RETRY_POLICIES
+from airflow_provider_ropo.task.retry_policy import MAX_DELAY, RetryTiming
 
 
 @dataclass(frozen=True)
@@ -27,19 +31,23 @@ class Situation:
 
     :param next_try: the number of the try that Airflow starts next; None if no retry is left.
     :param tries: the number of tries in all.
-    :param retry_delay: between two tries.
+    :param timing: when Airflow starts it.
     :param has_ledger: deliveries are remembered.
     :param holds_unconfirmed: events that may have arrived are not sent again.
+    :param redelivers: what is known to be delivered is sent again.
+    :param is_preview: nothing is sent.
     """
 
     next_try: int | None = None
     tries: int = 1
-    retry_delay: timedelta | None = None
+    timing: RetryTiming = field(default_factory=RetryTiming)
     has_ledger: bool = False
     holds_unconfirmed: bool = False
+    redelivers: bool = False
+    is_preview: bool = False
 
     @classmethod
-    def of(cls, task: Any, context: Context) -> Situation:
+    def of(cls, task: Any, context: Context, *, is_preview: bool = False) -> Situation:
         """Return the situation of a task in its current try."""
         ti = context.get("ti")
         try_number = getattr(ti, "try_number", None) or 1
@@ -47,9 +55,11 @@ class Situation:
         return cls(
             next_try=try_number + 1 if try_number <= last else None,
             tries=last + 1,
-            retry_delay=task.retry_delay if isinstance(task.retry_delay, timedelta) else None,
+            timing=RetryTiming.of(task),
             has_ledger=bool(task.ledger_table),
             holds_unconfirmed=task.on_unconfirmed == "hold",
+            redelivers=task.redeliver == "always",
+            is_preview=is_preview,
         )
 
 
@@ -77,28 +87,41 @@ def next_steps(error: RopoError, counts: Mapping[str, int], *, retryable: bool, 
 
 
 def _next_try(error: RopoError, situation: Situation) -> str:
-    again = (
-        "With the ledger, nothing that has arrived is sent again."
-        if situation.has_ledger
-        else "Without a ledger, that sends again also what has arrived."
-    )
+    again = _sent_again(situation)
     if situation.next_try is None:
-        return (
-            "No retry is left: nothing sends these events until this task instance is cleared, or a later run reads "
-            f"their rows. {again}"
+        return " ".join(
+            [
+                "No retry is left: nothing sends these events until this task instance is cleared, or a later run reads "
+                "their rows.",
+                *again,
+            ]
         )
-    return f"Airflow starts try {situation.next_try} of {situation.tries}{_delay(error, situation)}. {again}"
+    return " ".join([f"Airflow starts try {situation.next_try} of {situation.tries}{_delay(error, situation)}.", *again])
+
+
+def _sent_again(situation: Situation) -> list[str]:
+    """Return whether the next try sends also what has arrived."""
+    if situation.is_preview:
+        return []
+    if not situation.has_ledger:
+        return ["Without a ledger, that sends again also what has arrived."]
+    if situation.redelivers:
+        return ["With redeliver='always', that sends again also what has arrived."]
+    return ["With the ledger, nothing that has arrived is sent again."]
 
 
 def _delay(error: RopoError, situation: Situation) -> str:
-    if HAS_RETRY_POLICIES and isinstance(error, RopoUnavailableError) and error.retry_after:
-        return f" after the {_duration(timedelta(seconds=error.retry_after))} that Ropo One asks for"
-    delay = situation.retry_delay
-    return "" if delay is None else f" after the task's retry_delay ({_duration(delay)})"
+    delay, uses_retry_after = situation.timing
+    if uses_retry_after and isinstance(error, RopoUnavailableError) and error.retry_after:
+        return f" after the {_duration(timedelta(seconds=min(error.retry_after, MAX_DELAY)))} that Ropo One asks for"
+    return " after a delay that Airflow computes" if delay is None else f" after the task's retry_delay ({_duration(delay)})"
 
 
 def _no_retry(situation: Situation) -> str:
-    again = "" if situation.has_ledger else ", which without a ledger sends again also what has arrived"
+    again = ""
+    if not situation.is_preview and (situation.redelivers or not situation.has_ledger):
+        why = "with redeliver='always'" if situation.has_ledger else "without a ledger"
+        again = f", which {why} sends again also what has arrived"
     return f"Airflow does not try this again. After the correction, clear this task instance{again}."
 
 

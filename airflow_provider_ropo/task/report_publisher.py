@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import Context, XCom
 
 from airflow_provider_ropo.reporting.report import REPORT_KEY
-from airflow_provider_ropo.task import retry_policy
+from airflow_provider_ropo.task.retry_policy import RetryTiming
 
 try:
     from airflow.sdk.bases.xcom import BaseXCom
@@ -85,17 +85,11 @@ def about_run(task: Any, *, server: str, destination: str) -> dict[str, Any]:
 
 
 def _retries_of(task: Any) -> dict[str, Any]:
-    """Return when Airflow would try a task again after a failure, as far as that is known beforehand.
-
-    ``retry_delay`` is in seconds; None: it depends on the number of the try, or on a retry policy of the user's own.
-    ``uses_retry_after`` is true if the delay that Ropo One asks for is used instead.
-    """
+    """Return the task's :class:`~airflow_provider_ropo.task.retry_policy.RetryTiming` as plain data, in seconds."""
     if task is None:
         return {}
-    policy = getattr(task, "retry_policy", None)
-    is_ours = policy is not None and isinstance(policy, getattr(retry_policy, "RopoRetryPolicy", ()))
-    is_constant = not task.retry_exponential_backoff and (policy is None or is_ours)
+    timing = RetryTiming.of(task)
     return {
-        "retry_delay": task.retry_delay.total_seconds() if is_constant else None,
-        "uses_retry_after": is_ours,
+        "retry_delay": None if timing.delay is None else timing.delay.total_seconds(),
+        "uses_retry_after": timing.uses_retry_after,
     }

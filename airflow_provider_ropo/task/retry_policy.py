@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_ropo.errors import RopoUnavailableError
 
@@ -21,6 +21,25 @@ if TYPE_CHECKING:
 
 #: Seconds: the maximum delay. A request to wait longer than a day is a mistake, and a task must end at some time.
 MAX_DELAY = 86_400.0
+
+
+class RetryTiming(NamedTuple):
+    """When Airflow tries a task again after a failure, as far as that is known beforehand.
+
+    :param delay: between two tries; None: it depends on the number of the try, or on a retry policy of the user's own.
+    :param uses_retry_after: the delay that Ropo One asks for is used instead.
+    """
+
+    delay: timedelta | None = None
+    uses_retry_after: bool = False
+
+    @classmethod
+    def of(cls, task: Any) -> RetryTiming:
+        """Return the timing of a task."""
+        policy = getattr(task, "retry_policy", None)
+        is_ours = policy is not None and HAS_RETRY_POLICIES and isinstance(policy, RopoRetryPolicy)
+        is_constant = not task.retry_exponential_backoff and (policy is None or is_ours)
+        return cls(task.retry_delay if is_constant else None, is_ours)
 
 
 def use_retry_after(task: Any) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from next_step_cases import CASES, Case, facts_in
+
 Script = Callable[[str, Any], Any]
 
 NEXT_STEPS = """
@@ -175,6 +177,27 @@ def task(state: str | None, **others: Any) -> dict[str, Any]:
 def test_what_happens_next(script: Script, shown: dict[str, Any], instance: dict[str, Any], expected: str) -> None:
     """Whether, when and by what an event is sent follows from the task's state and settings."""
     assert expected == script(NEXT_STEPS, [shown, instance])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_tab_tells_the_same_as_the_log(script: Script, case: Case) -> None:
+    """The tab tells the facts of each case, and no other; the log's test has the same cases."""
+    shown = report(
+        **case.counts,
+        stopped=case.stopped_by,
+        stopped_by=case.stopped_by,
+        retry_after=case.retry_after,
+        retry_delay=case.retry_delay,
+        uses_retry_after=case.uses_retry_after,
+        ledger=WITH_LEDGER if case.has_ledger else None,
+        on_unconfirmed=case.on_unconfirmed,
+        redeliver=case.redeliver,
+    )
+
+    said = [script(NEXT_STEPS, [shown, task(case.state)])]
+    said += [script(STATUS_STEP, [status, shown]) for status, count in case.counts.items() if count]
+
+    assert case.facts == facts_in(" ".join(said), of_tab=True)
 
 
 @pytest.mark.parametrize(
