@@ -110,6 +110,7 @@ def _write_verbs(tokens: Sequence[_Token], driver: str) -> Iterator[_Token]:
                 yield token
         elif (
             (word in _WRITES and before.text == "(" and _before(tokens, before) in _BEFORE_STATEMENT)
+            or (word == "INTO" and _is_target(before, after))
             or (word == "INSERT" and after.word in {"INTO", "OVERWRITE"})
             or (driver in _T_SQL and depth == 0 and _starts_t_sql(before, token, after))
         ):
@@ -119,6 +120,11 @@ def _write_verbs(tokens: Sequence[_Token], driver: str) -> Iterator[_Token]:
 def _before(tokens: Sequence[_Token], token: _Token) -> str:
     index = tokens.index(token)
     return tokens[index - 1].word if index else ""
+
+
+def _is_target(before: _Token, after: _Token) -> bool:
+    """Does INTO name a table or a file, and is no name of a column, and no part of DuckDB's UNPIVOT?"""
+    return before.text != "." and before.word != "AS" and after.word != "NAME"
 
 
 def _starts_t_sql(before: _Token, token: _Token, after: _Token) -> bool:

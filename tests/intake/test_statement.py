@@ -41,6 +41,8 @@ READS = {
     "for update": "SELECT 1 FROM t FOR UPDATE",
     "window": "SELECT sum(a) OVER w FROM t WINDOW w AS (PARTITION BY b ORDER BY c)",
     "call": "SELECT call, calling FROM calls",
+    "into": 'SELECT t.into, "into" AS into FROM t',
+    "unpivot": "SELECT * FROM (UNPIVOT t ON a, b INTO NAME n VALUE v) AS u",
     "nested": "SELECT * FROM (WITH a AS (SELECT 1) SELECT * FROM a) AS b",
 }
 
@@ -67,6 +69,9 @@ WRITES = {
     "merge after WITH": "WITH a AS (SELECT 1) MERGE INTO t USING a ON 1 = 1 WHEN MATCHED THEN DELETE",
     "final table": "SELECT id FROM FINAL TABLE (UPDATE outbox SET a = 1)",
     "insert after FROM": "FROM outbox INSERT OVERWRITE TABLE sent SELECT *",
+    "select into": "SELECT id INTO sent FROM outbox",
+    "select into a file": "SELECT id FROM outbox INTO OUTFILE '/tmp/sent'",
+    "select into after WITH": "WITH a AS (SELECT 1 AS n) SELECT n INTO sent FROM a",
     "two": "SELECT 1; SELECT 2",
     "second one writes": "SELECT 1; UPDATE outbox SET a = 1",
     "transaction ended": "SELECT 1; COMMIT; UPDATE outbox SET a = 1",
