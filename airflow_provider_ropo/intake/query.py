@@ -67,7 +67,7 @@ def run_query(
         with refused_query(), refused_writes():
             _execute(cursor, sql, parameters, driver)
             # A server-side cursor may know its columns only after the first fetch; one without columns refuses it.
-            first = cursor.fetchmany(FETCH_SIZE) if _is_named(cursor) or cursor.description else []
+            first = cursor.fetchmany(_fetch_size(cursor)) if _is_named(cursor) or cursor.description else []
         if not cursor.description:
             raise RopoConfigurationError(f"the SQL returns no columns; {REMEDY}")
         names = [str(column[0]) for column in cursor.description]
@@ -110,7 +110,9 @@ def _is_of_formatting(error: Exception, driver: str) -> bool:
     """Do the parameters not fit the SQL? Drivers that put them in with Python's % let its errors out, or wrap them."""
     first = error.args[0] if error.args else None
     by_server = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or isinstance(first, int)
-    wrapped = type(error).__name__ == "ProgrammingError" and not by_server
+    # redshift_connector's own class for it is that of a lost connection, too.
+    is_redshifts = type(error).__name__ == "InterfaceError" and "%" in str(error)
+    wrapped = (type(error).__name__ == "ProgrammingError" or is_redshifts) and not by_server
     return driver in _FORMAT_STYLE and (wrapped or isinstance(error, TypeError | ValueError | LookupError))
 
 
@@ -121,7 +123,14 @@ def _rows(cursor: Any, batch: Sequence[Any], names: list[str]) -> Iterator[Seque
             batch = [tuple(row[name] for name in names) for row in batch]
         yield from batch
         with refused_writes():
-            batch = cursor.fetchmany(FETCH_SIZE)
+            batch = cursor.fetchmany(_fetch_size(cursor))
+
+
+def _fetch_size(cursor: Any) -> int:
+    """Return the number of rows to ask for; a cursor that a hook has set up for fewer is obeyed (``arraysize``)."""
+    size = getattr(cursor, "arraysize", None)
+    # One, which PEP 249 says, is what most drivers leave there.
+    return min(size, FETCH_SIZE) if isinstance(size, int) and size > 1 else FETCH_SIZE
 
 
 def _with_moments(rows: Iterator[Sequence[Any]], are_moments: Sequence[bool]) -> Iterator[Sequence[Any]]:

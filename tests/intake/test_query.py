@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ import psycopg.rows
 import psycopg2
 import psycopg2.extras
 import pytest
+import redshift_connector.core
 
 from airflow_provider_ropo.errors import InvalidRowError, RopoConfigurationError
 from airflow_provider_ropo.event.model import RowReader
@@ -176,6 +178,22 @@ def test_percent_sign_beside_parameters(sql: str, parameters: Any, warehouse: An
         pass
 
 
+def test_percent_sign_for_redshifts_own_driver() -> None:
+    """Amazon's driver, which puts the parameters in itself, has an error of another class; the message is the same."""
+
+    def execute(sql: str, parameters: Any) -> None:
+        redshift_connector.core.convert_paramstyle("format", sql)
+
+    cursor = SimpleNamespace(execute=execute, close=lambda: None, description=None)
+    made = type("Connection", (), {"__module__": "redshift_connector.core", "cursor": lambda _self: cursor})
+
+    with (
+        pytest.raises(RopoConfigurationError, match="as in LIKE or in a comment, is written %%"),
+        run_query(made(), "SELECT 1 WHERE 5 % 2 = %s", [1]),
+    ):
+        pass
+
+
 def test_missing_parameter_of_sqlite(sqlite: sqlite3.Connection) -> None:
     """Where placeholders are no percent signs, parameters that do not fit are told in the driver's own words."""
     with pytest.raises(RopoConfigurationError, match="binding"), run_query(sqlite, "SELECT ? LIKE '%a', ?", [1]):
@@ -229,6 +247,30 @@ def test_no_fetch_asks_for_more_than_a_thousand_rows(warehouse: Any) -> None:
             next(query.rows)
 
     assert 1_000 == len(thousand)
+
+
+@pytest.mark.parametrize(("arraysize", "most"), [(1, FETCH_SIZE), (7, 7), (5 * FETCH_SIZE, FETCH_SIZE)])
+def test_a_cursor_that_says_what_it_allows_is_obeyed(sqlite: sqlite3.Connection, arraysize: int, most: int) -> None:
+    """A hook may set its cursors up for smaller fetches; a larger number is no reason to ask for more."""
+    touched: list[int] = []
+    sqlite.create_function("touch", 1, touched.append)
+
+    class Hooked(sqlite3.Connection):
+        def cursor(self, *_factory: Any) -> sqlite3.Cursor:
+            made = sqlite.cursor()
+            made.arraysize = arraysize
+            return made
+
+    with (
+        closing(Hooked(":memory:")) as connection,
+        run_query(connection, SERIES.format(count=2 * FETCH_SIZE).replace("SELECT n FROM", "SELECT touch(n) FROM")) as query,
+    ):
+        next(query.rows)
+        asked = len(touched)
+        rest = list(query.rows)
+
+    assert most <= asked <= most + 1
+    assert 2 * FETCH_SIZE == 1 + len(rest)
 
 
 def test_failure_of_the_warehouse_comes_out_as_it_is(warehouse: Any) -> None:
