@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from airflow_provider_ropo.delivery import NAMED, Delivery, end_of
 from airflow_provider_ropo.errors import (
     DeliveriesFailedError,
+    InvalidRowError,
     RopoConfigurationError,
     RopoError,
     RopoLedgerError,
@@ -226,9 +227,7 @@ def _read(rows: RowSource, spool: Spool, options: DeliveryOptions) -> int:
     return count
 
 
-def _count_invalid(
-    invalid: Iterable[InvalidRowError], ledger: DeliveryLedger | None, summary: DeliverySummary
-) -> None:
+def _count_invalid(invalid: Iterable[InvalidRowError], ledger: DeliveryLedger | None, summary: DeliverySummary) -> None:
     """Count the rows that are no event: invalid, or closed by a person."""
     for errors in batches(invalid, BATCH):
         deliveries = [Delivery.of_invalid_row(error) for error in errors]

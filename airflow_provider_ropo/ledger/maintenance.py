@@ -209,8 +209,8 @@ def _refuse_what_is_clear_or_live(
     live = competing_claims(entries, me, LedgerPolicy(claim_timeout=settlement.claim_timeout), now)
     if live:
         raise _RefusedError(
-            f"run {live[0].run_id} is sending it; wait until that run has ended, or if it was killed, until its claim is "
-            f"{settlement.claim_timeout:,.0f} s old (claim_timeout)"
+            f"run {live[0].run_id} is sending it; wait until that run has ended, or if it was killed, until its claim "
+            f"is {settlement.claim_timeout:,.0f} s old (claim_timeout)"
         )
     if _is_delivered(entries):
         raise _RefusedError("it is delivered; to send it again, run its task with redeliver='always' for this event")

@@ -268,7 +268,8 @@ def _create_view(engine: sa.engine.Engine, table: sa.Table) -> None:
 
 def _unreadable(error: SQLAlchemyError, table: sa.Table, where: str) -> RopoConfigurationError:
     return RopoConfigurationError(
-        f"the ledger {table.fullname}{where} may not be read ({_reason(error)}); this role needs SELECT and INSERT on it"
+        f"the ledger {table.fullname}{where} may not be read ({_reason(error)}); this role needs SELECT and INSERT on "
+        "it"
     )
 
 

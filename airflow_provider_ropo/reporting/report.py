@@ -174,7 +174,9 @@ class Report:
                 for failure in self.summary.failures
             ],
             "sample": self.summary.sample,
-            "oldest_open": None if (oldest := self.summary.oldest_open) is None else oldest.isoformat(timespec="seconds"),
+            "oldest_open": None
+            if (oldest := self.summary.oldest_open) is None
+            else oldest.isoformat(timespec="seconds"),
             "longest_lag": None if (lag := self.summary.longest_lag) is None else round(lag.total_seconds()),
             "updated_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }

@@ -89,32 +89,33 @@ def next_steps(error: RopoError, counts: Mapping[str, int], *, retryable: bool, 
 def _next_try(error: RopoError, situation: Situation) -> str:
     again = _sent_again(situation)
     if situation.next_try is None:
-        return " ".join(
-            [
-                "No retry is left: nothing sends these events until this task instance is cleared, or a later run reads "
-                "their rows.",
-                *again,
-            ]
+        return (
+            "No retry is left: nothing sends these events until this task instance is cleared, or a later run reads "
+            f"their rows.{again}"
         )
-    return " ".join([f"Airflow starts try {situation.next_try} of {situation.tries}{_delay(error, situation)}.", *again])
+    return f"Airflow starts try {situation.next_try} of {situation.tries}{_delay(error, situation)}.{again}"
 
 
-def _sent_again(situation: Situation) -> list[str]:
-    """Return whether the next try sends also what has arrived."""
+def _sent_again(situation: Situation) -> str:
+    """Return whether the next try sends also what has arrived, as a sentence after another."""
     if situation.is_preview:
-        return []
+        return ""
     if not situation.has_ledger:
-        return ["Without a ledger, that sends again also what has arrived."]
+        return " Without a ledger, that sends again also what has arrived."
     if situation.redelivers:
-        return ["With redeliver='always', that sends again also what has arrived."]
-    return ["With the ledger, nothing that has arrived is sent again."]
+        return " With redeliver='always', that sends again also what has arrived."
+    return " With the ledger, nothing that has arrived is sent again."
 
 
 def _delay(error: RopoError, situation: Situation) -> str:
     delay, uses_retry_after = situation.timing
     if uses_retry_after and isinstance(error, RopoUnavailableError) and error.retry_after:
         return f" after the {_duration(timedelta(seconds=min(error.retry_after, MAX_DELAY)))} that Ropo One asks for"
-    return " after a delay that Airflow computes" if delay is None else f" after the task's retry_delay ({_duration(delay)})"
+    return (
+        " after a delay that Airflow computes"
+        if delay is None
+        else f" after the task's retry_delay ({_duration(delay)})"
+    )
 
 
 def _no_retry(situation: Situation) -> str:

@@ -149,7 +149,9 @@ def test_a_red_run_shows_which_rows_failed_and_what_to_do(
     for fact in (f"to {sandbox.url} {sandbox.cid}", "ledger ropo_ledger (connection warehouse)"):
         expect(frame.locator(".about").get_by_text(fact, exact=True)).to_be_visible()
     # The day's first work order, the rejected one and the invalid one are of January 2026.
-    expect(frame.locator(".times")).to_have_text(re.compile(r"Oldest event not at Ropo One: [\d,.]+ days old \(14 Jan 2026"))
+    expect(frame.locator(".times")).to_have_text(
+        re.compile(r"Oldest event not at Ropo One: [\d,.]+ days old \(14 Jan 2026")
+    )
     # The customer of the rejected row.
     assert "A125400" not in frame.locator("body").inner_html()
     take(page, "report-red")

@@ -182,8 +182,9 @@ def test_what_happens_next(script: Script, shown: dict[str, Any], instance: dict
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_tab_tells_the_same_as_the_log(script: Script, case: Case) -> None:
     """The tab tells the facts of each case, and no other; the log's test has the same cases."""
+    counts: dict[str, Any] = dict(case.counts)
     shown = report(
-        **case.counts,
+        **counts,
         stopped=case.stopped_by,
         stopped_by=case.stopped_by,
         retry_after=case.retry_after,

@@ -256,14 +256,16 @@ def test_a_cursor_that_says_what_it_allows_is_obeyed(sqlite: sqlite3.Connection,
     sqlite.create_function("touch", 1, touched.append)
 
     class Hooked(sqlite3.Connection):
-        def cursor(self, *_factory: Any) -> sqlite3.Cursor:
+        def cursor(self, *_factory: Any) -> Any:
             made = sqlite.cursor()
             made.arraysize = arraysize
             return made
 
     with (
         closing(Hooked(":memory:")) as connection,
-        run_query(connection, SERIES.format(count=2 * FETCH_SIZE).replace("SELECT n FROM", "SELECT touch(n) FROM")) as query,
+        run_query(
+            connection, SERIES.format(count=2 * FETCH_SIZE).replace("SELECT n FROM", "SELECT touch(n) FROM")
+        ) as query,
     ):
         next(query.rows)
         asked = len(touched)

@@ -156,11 +156,9 @@ def test_a_live_claim_is_refused(
     claim(open_ledger(), make_event())
 
     assert (
-        "nothing was settled; e1: run run_5 is sending it; wait until that run has ended, or if it was killed, until its "
-        "claim is 600 s old (claim_timeout)"
-    ) == refusal(
-        table, says("e1")
-    )
+        "nothing was settled; e1: run run_5 is sending it; wait until that run has ended, or if it was killed, until "
+        "its claim is 600 s old (claim_timeout)"
+    ) == refusal(table, says("e1"))
     settle(table, says("e1", claim_timeout=400.0))
 
 

@@ -530,7 +530,7 @@ def test_a_ledger_that_may_not_be_read_is_there(
     tables(user=owner).create_or_upgrade()
     run_sql(owner, f"REVOKE ALL ON ropo_ledger FROM {user.url.username}")
 
-    with pytest.raises(RopoConfigurationError, match="may not be read .*; this role needs SELECT and INSERT on it"):
+    with pytest.raises(RopoConfigurationError, match=r"may not be read .*; this role needs SELECT and INSERT on it"):
         tables(user=user).exists()
 
 

@@ -712,7 +712,7 @@ def test_what_another_run_lets_go_is_not_posted_beside_it(
     another.prepare()
     (claim,) = another.exchange(Round(look_ups=[event], claim_limit=1)).unresolved
     rows = [row(0), row(1)]
-    options = {"approved": digest_of(rows, sandbox, open_ledger("preview")), "max_events": 1}
+    options: dict[str, Any] = {"approved": digest_of(rows, sandbox, open_ledger("preview")), "max_events": 1}
 
     def let_go(report: dict[str, Any]) -> bool:
         if report["state"] == "posting" and report["done"] == 0:

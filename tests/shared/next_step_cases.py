@@ -48,7 +48,10 @@ class Case:
 
 CASES = [
     Case(
-        name="tried again", counts={"undelivered": 2, "delivered": 1}, state="up_for_retry", facts={"another try follows"}
+        name="tried again",
+        counts={"undelivered": 2, "delivered": 1},
+        state="up_for_retry",
+        facts={"another try follows"},
     ),
     Case(
         name="tried again at an unknown time",
@@ -125,9 +128,7 @@ CASES = [
         has_ledger=False,
         facts={"no other try follows", "all is sent again without a ledger"},
     ),
-    Case(
-        name="sign-in refused", counts={"undelivered": 2}, stopped_by="sign_in", facts={"no other try follows"}
-    ),
+    Case(name="sign-in refused", counts={"undelivered": 2}, stopped_by="sign_in", facts={"no other try follows"}),
     Case(name="run refused", counts={"undelivered": 2}, stopped_by="refused", facts={"no other try follows"}),
     Case(
         name="superseded",

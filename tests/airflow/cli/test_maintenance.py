@@ -119,7 +119,10 @@ def fill(address: str) -> None:
     table.close()
 
 
-NOT_FOUND = "Nothing in the ledger ropo_ledger (connection '{conn_id}') matches. {times}Ids and codes have to be given exactly.\n"
+NOT_FOUND = (
+    "Nothing in the ledger ropo_ledger (connection '{conn_id}') matches. {times}"
+    "Ids and codes have to be given exactly.\n"
+)
 TIMES = "--since and --until are about recorded_at, in UTC. "
 
 
