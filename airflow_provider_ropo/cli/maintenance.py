@@ -12,10 +12,9 @@ from airflow.utils.platform import getuser
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from airflow_provider_ropo.cli.errors import one_line_errors
-from airflow_provider_ropo.delivery import NAMED
 from airflow_provider_ropo.errors import RopoConfigurationError
 from airflow_provider_ropo.ledger import maintenance
-from airflow_provider_ropo.ledger.maintenance import Erased, Purged, Reviewed, Settlement
+from airflow_provider_ropo.ledger.maintenance import Reviewed, Settlement, quantity
 from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.task.connections import existing_ledger
 
@@ -48,7 +47,7 @@ def settle(args: Namespace) -> None:
             reviewed = maintenance.review(table, settlement)
             table.release_connection()
             _print_history(reviewed)
-            count = _count(len(reviewed), "event")
+            count = quantity(len(reviewed), "event")
             _confirm(args, f"Settle {count} as {settlement.settle_as}?")
             maintenance.settle(table, settlement, confirmed=reviewed)
     then = _THEN[settlement.settle_as].format(it="it" if len(reviewed) == 1 else "them")
@@ -82,37 +81,25 @@ def purge_ledger(args: Namespace) -> None:
 def _purge_older(args: Namespace, table: LedgerTable) -> None:
     age = maintenance.parse_age(args.older_than)
     found = maintenance.purge(table, age, force=args.force, dry_run=True)
-    print(f"Older than {args.older_than}: {_purged(found)}.")
+    print(f"Older than {args.older_than}: {found}.")
     print(f"Open events of that age, which are kept: {found.kept:,}.")
     if args.dry_run or not found.events:
         return
     table.release_connection()
-    _confirm(args, f"Delete the rows of {_count(found.events, 'finished event')}?")
-    print(f"Deleted: {_purged(maintenance.purge(table, age, force=args.force))}.")
-
-
-def _purged(counts: Purged) -> str:
-    return f"{_count(counts.events, 'finished event')} with {_count(counts.rows, 'row')}"
+    _confirm(args, f"Delete the rows of {quantity(found.events, 'finished event')}?")
+    print(f"Deleted: {maintenance.purge(table, age, force=args.force)}.")
 
 
 def _erase(args: Namespace, table: LedgerTable) -> None:
     found = maintenance.erase(table, args.place, dry_run=True)
-    print(f"About this usage place: {_erased(found)}.")
-    if found.open:
-        more = ", …" if len(found.open) > NAMED else ""
-        print(
-            f"Open: {', '.join(found.open[:NAMED])}{more}. A run that reads one of these writes the place again: "
-            "remove them from the source table, or settle them, first."
-        )
+    print(f"About this usage place: {found}.")
+    if found.warning:
+        print(found.warning)
     if args.dry_run:
         return
     table.release_connection()
-    _confirm(args, f"Erase the usage place from {_count(found.rows, 'row')}?")
-    print(f"Erased: {_erased(maintenance.erase(table, args.place))}.")
-
-
-def _erased(counts: Erased) -> str:
-    return f"{_count(counts.events, 'event')} with {_count(counts.rows, 'row')}"
+    _confirm(args, f"Erase the usage place from {quantity(found.rows, 'row')}?")
+    print(f"Erased: {maintenance.erase(table, args.place)}.")
 
 
 def _print_history(reviewed: Sequence[Reviewed]) -> None:
@@ -136,7 +123,3 @@ def _confirm(args: Namespace, question: str) -> None:
         answer = ""
     if answer.strip().casefold() not in {"y", "yes"}:
         raise RopoConfigurationError("nothing was changed, because nobody confirmed it (--yes confirms it)")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

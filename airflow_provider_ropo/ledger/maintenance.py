@@ -277,6 +277,11 @@ def _entry(row: Row) -> LedgerEntry:
     )
 
 
+def quantity(number: int, noun: str) -> str:
+    """Return a number of things as text: ``1 row``, ``1,200 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Purged:
     """What purging deletes.
@@ -289,6 +294,10 @@ class Purged:
     events: int = 0
     rows: int = 0
     kept: int = 0
+
+    def __str__(self) -> str:
+        """Return what is deleted as text."""
+        return f"{quantity(self.events, 'finished event')} with {quantity(self.rows, 'row')}"
 
 
 def parse_age(text: str) -> dt.timedelta:
@@ -369,6 +378,21 @@ class Erased:
     events: int
     rows: int
     open: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return what is erased as text."""
+        return f"{quantity(self.events, 'event')} with {quantity(self.rows, 'row')}"
+
+    @property
+    def warning(self) -> str | None:
+        """What to do about the open events; None if there are none."""
+        if not self.open:
+            return None
+        more = ", …" if len(self.open) > NAMED else ""
+        return (
+            f"Open: {', '.join(self.open[:NAMED])}{more}. A run that reads one of these writes the place again: remove "
+            "them from the source table, or settle them, first."
+        )
 
 
 def erase(table: LedgerTable, place: str, *, dry_run: bool = False) -> Erased:

@@ -14,10 +14,13 @@ from airflow.providers.common.compat.sdk import BaseOperator, Context
 
 from airflow_provider_ropo.errors import RopoConfigurationError
 from airflow_provider_ropo.ledger.maintenance import Settlement, erase, parse_age, purge, settle
+from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.task.connections import claimant_of, existing_ledger
 from airflow_provider_ropo.task.no_retry import no_retry_on_misconfiguration
 from airflow_provider_ropo.task.options import parse_bool
 from airflow_provider_ropo.task.redaction import Redacted, unredacted
+
+_PREVIEW = "Preview, nothing was changed;"
 
 
 class RopoSettleOperator(BaseOperator):
@@ -150,14 +153,21 @@ class RopoPurgeOperator(BaseOperator):
             with existing_ledger(self.conn_id, self.table) as table:
                 table.create_or_upgrade()
                 if place is not None:
-                    erased = erase(table, str(place), dry_run=preview)
-                    counts = {"events": erased.events, "rows": erased.rows}
-                else:
-                    age = parse_age(str(self.older_than))
-                    counts = asdict(purge(table, age, force=force, dry_run=preview))
-        what = "Erased" if place is not None else "Purged"
-        self.log.info("%s%s: %s", "Preview, nothing was changed. " if preview else "", what, counts)
-        return counts
+                    return self._erase(table, str(place), preview=preview)
+                return self._purge(table, preview=preview, force=force)
+
+    def _erase(self, table: LedgerTable, place: str, *, preview: bool) -> dict[str, int]:
+        erased = erase(table, place, dry_run=preview)
+        if erased.warning:
+            self.log.warning("%s", erased.warning)
+        self.log.info("%s this usage place: %s", _PREVIEW if preview else "Erased", erased)
+        return {"events": erased.events, "rows": erased.rows}
+
+    def _purge(self, table: LedgerTable, *, preview: bool, force: bool) -> dict[str, int]:
+        purged = purge(table, parse_age(str(self.older_than)), force=force, dry_run=preview)
+        self.log.info("%s older than %s: %s", _PREVIEW if preview else "Deleted,", self.older_than, purged)
+        self.log.info("Open events of that age, which are kept: %s", f"{purged.kept:,}")
+        return asdict(purged)
 
 
 def _list_of_ids(value: object) -> list[str]:

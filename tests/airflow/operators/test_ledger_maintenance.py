@@ -123,6 +123,28 @@ def test_old_events_are_purged(ledger: LedgerTable) -> None:
     assert ["e2"] == [row["event_id"] for row in rows(ledger)]
 
 
+WARNING = (
+    "Open: e2. A run that reads one of these writes the place again: remove them from the source table, or settle "
+    "them, first."
+)
+
+
+def test_the_log_tells_what_was_purged(ledger: LedgerTable, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log has the same sentences as the command, the warning about open events included."""
+    write(ledger, "delivered", "rejected", age=dt.timedelta(days=500))
+
+    purge(older_than="400d", preview=True)
+    purge(older_than="400d")
+    purge(place="P2")
+
+    log = capsys.readouterr().out
+    assert "Preview, nothing was changed; older than 400d: 1 finished event with 1 row" in log
+    assert 2 == log.count("Open events of that age, which are kept: 1")
+    assert "Deleted, older than 400d: 1 finished event with 1 row" in log
+    assert WARNING in log
+    assert "Erased this usage place: 1 event with 1 row" in log
+
+
 def test_a_place_is_erased(ledger: LedgerTable) -> None:
     """A usage place is erased from its rows, and its events stay known."""
     write(ledger, "delivered", "delivered")
