@@ -97,7 +97,7 @@ class Settlement:
             raise RopoConfigurationError(f"events are settled as one of {', '.join(SETTLE_AS)}")
         if not self.reason.strip():
             raise RopoConfigurationError("give a reason; it is written to the ledger")
-        if not self.event_ids or not all(isinstance(each, str) and each for each in self.event_ids):
+        if not self.event_ids or not all(isinstance(each, str) and each.strip() for each in self.event_ids):
             raise RopoConfigurationError("give the id of one event at least; ids are text")
         if len(set(self.event_ids)) > MAX_SETTLED:
             raise RopoConfigurationError(f"settle {MAX_SETTLED} events at a time, at most")
@@ -112,7 +112,8 @@ def review(table: LedgerTable, settlement: Settlement) -> list[Reviewed]:
     """
     # The row is written with the time of the reading: what a run writes meanwhile comes after it.
     now = table.database_time()
-    event_ids = list(dict.fromkeys(settlement.event_ids))
+    # As a row's id is read: without the blanks around it that a form or a paste may leave.
+    event_ids = list(dict.fromkeys(each.strip() for each in settlement.event_ids))
     rows_of = _rows_about(table, event_ids)
     reviewed, refused = [], []
     for event_id in event_ids:

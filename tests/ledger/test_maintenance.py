@@ -193,12 +193,12 @@ def test_all_or_nothing(open_ledger: OpenLedger, table: LedgerTable, make_event:
 
 
 def test_several_events(open_ledger: OpenLedger, table: LedgerTable, make_event: MakeEvent) -> None:
-    """Several events are settled at once; one that is named twice is settled once."""
+    """Several events are settled at once; one that is named twice, or with blanks around it, is settled once."""
     events = [make_event(f"e{number}") for number in range(3)]
     for event in events:
         send(open_ledger(), event, "rejected")
 
-    done = settle(table, says("e0", "e1", "e0", "e2"))
+    done = settle(table, says("e0", "e1", "e0", " e1 ", "e2\n"))
 
     assert ["e0", "e1", "e2"] == [each.event_id for each in done]
     assert [CLOSED] * 3 == actions(open_ledger(NEXT_RUN).decide(events))
