@@ -147,6 +147,7 @@ _UTC_NOW = {
     "oracle": "SYS_EXTRACT_UTC(SYSTIMESTAMP)",
     "snowflake": "SYSDATE()",
     "bigquery": "CURRENT_DATETIME('UTC')",
+    "duckdb": "timezone('UTC', now())",
 }
 
 

@@ -97,12 +97,21 @@ def ledger_engine(hook: DbApiHook) -> sa.engine.Engine:
 
     An address for SQLAlchemy has not all that the hook makes of a connection: ``search_path``, ``sslmode``, key files,
     session parameters. So the hook connects, wherever its driver is the one that SQLAlchemy would use.
+
+    :raises RopoConfigurationError: if SQLAlchemy does not know that kind of database.
     """
     # An error must not quote a statement's parameters: they name usage places.
     options: dict[str, Any] = {"hide_parameters": True}
     if getattr(hook, "conn_type", "") == "sqlite":
         options["connect_args"] = {"timeout": SQLITE_BUSY_TIMEOUT}
-    engine: sa.engine.Engine = hook.get_sqlalchemy_engine(engine_kwargs=options)
+    try:
+        engine: sa.engine.Engine = hook.get_sqlalchemy_engine(engine_kwargs=options)
+    except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        raise RopoConfigurationError(
+            f"connection {getattr(hook, hook.conn_name_attr)!r} cannot hold the ledger: SQLAlchemy has no dialect for it "
+            f"({error}); install the one of this database (for DuckDB, duckdb-engine), or name another database in "
+            "`ledger_conn_id`"
+        ) from None
     driver = getattr(engine.dialect, "dbapi", None)
 
     def connect() -> Any:
@@ -114,6 +123,11 @@ def ledger_engine(hook: DbApiHook) -> sa.engine.Engine:
     @sa.event.listens_for(engine, "do_connect")
     def connect_as_the_hook(*_args: object) -> Any:
         connection = connect()
+        if engine.dialect.name == "duckdb":
+            # SQLAlchemy's dialect of DuckDB knows connections by this class alone.
+            from duckdb_engine import ConnectionWrapper  # noqa: PLC0415 - there only with that database
+
+            return ConnectionWrapper(connection)
         if driver is not None and type(connection).__module__.partition(".")[0] == driver.__name__.partition(".")[0]:
             return connection
         # Another driver's: SQLAlchemy's own way, by the hook's address.

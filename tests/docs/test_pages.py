@@ -194,7 +194,9 @@ def test_the_shards_of_the_page_are_those_of_the_example() -> None:
     assert [] == [each for each in expressions if each.replace(" 4)", " %(shards)s)") not in query]
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2-binary", "duckdb", "pymysql", "trino", "numpy", "pyarrow"])
+@pytest.mark.parametrize(
+    "driver", ["psycopg", "psycopg2-binary", "duckdb", "duckdb-engine", "pymysql", "trino", "numpy", "pyarrow"]
+)
 def test_the_drivers_that_were_tried(driver: str) -> None:
     """The versions of drivers on the page are those that the tests use."""
     (version,) = re.findall(
