@@ -108,8 +108,8 @@ def ledger_engine(hook: DbApiHook) -> sa.engine.Engine:
         engine: sa.engine.Engine = hook.get_sqlalchemy_engine(engine_kwargs=options)
     except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise RopoConfigurationError(
-            f"connection {getattr(hook, hook.conn_name_attr)!r} cannot hold the ledger: SQLAlchemy has no dialect for it "
-            f"({error}); install the one of this database (for DuckDB, duckdb-engine), or name another database in "
+            f"connection {getattr(hook, hook.conn_name_attr)!r} cannot hold the ledger: SQLAlchemy has no dialect for "
+            f"it ({error}); install the one of this database (for DuckDB, duckdb-engine), or name another database in "
             "`ledger_conn_id`"
         ) from None
     driver = getattr(engine.dialect, "dbapi", None)
