@@ -85,21 +85,22 @@ class Dispatcher:
         backoff = backoff or Backoff()
         self._circuit_breaker = CircuitBreaker(backoff.max_retry_after)
         self._sender = Sender(send, backoff, RateLimiter(rate_limit), self._circuit_breaker, stop)
-        #: What workers and the ledger's thread hand back.
-        self._inbox: queue.SimpleQueue[JobResult | Outcome | BaseException] = queue.SimpleQueue()
-        self._workers: Workers[Job, RetryResult[object] | None] = Workers(self._work, max_workers, stop, self._answer)
-        put = self._inbox.put
-        self._recorder: Recorder | NullRecorder = Recorder(ledger, put) if ledger is not None else NullRecorder(put)
+        #: What workers and the ledger's thread hand back, until it is handled: an interruption must not lose any of it.
+        self._inbox: deque[JobResult | Outcome | BaseException] = deque()
+        #: One for each of these that came: what a wait ends with.
+        self._arrivals: queue.SimpleQueue[None] = queue.SimpleQueue()
+        answer = self._answer
+        self._workers: Workers[Job, RetryResult[object] | None] = Workers(self._work, max_workers, stop, answer)
+        self._recorder: Recorder | NullRecorder = (
+            Recorder(ledger, answer) if ledger is not None else NullRecorder(answer)
+        )
         self._lanes = Lanes(())
         self._in_flight: dict[str, Job] = {}
-        #: Results that are not handled yet: an interruption may lose a message, and must not lose an answer.
-        self._answered: dict[str, JobResult] = {}
         #: Event id → the lane of each event that is with the ledger.
         self._with_ledger: dict[str, Lane] = {}
         #: The same of those that are claimed and wait to be sent.
         self._queued_in: dict[str, Lane] = {}
-        #: What was taken from the inbox last, until all of it is handled; and events that are still to end.
-        self._message: JobResult | Outcome | BaseException | None = None
+        #: Events that are still to end.
         self._refused: deque[tuple[PendingClaim, bool]] = deque()
         self._looking_up = 0
         self._busy_lanes: set[Lane] = set()
@@ -150,10 +151,10 @@ class Dispatcher:
             if self._report is not None and self._report.is_due:
                 self._report.publish()
 
-    def _answer(self, message: JobResult) -> None:
-        """Hand a result back, from a worker's thread."""
-        self._answered[message[0].claim.event.id] = message
-        self._inbox.put(message)
+    def _answer(self, message: JobResult | Outcome | BaseException) -> None:
+        """Hand something back, from a worker's thread or the ledger's."""
+        self._inbox.append(message)
+        self._arrivals.put(None)
 
     def _work(self, job: Job) -> RetryResult[object] | None:
         """Send an event, on a worker's thread, and note how long that keeps the worker busy."""
@@ -209,15 +210,23 @@ class Dispatcher:
     def _handle_inbox(self, timeout: float) -> None:
         """Take in what has come, or comes soon."""
         with suppress(queue.Empty):
-            self._message = self._inbox.get(timeout=timeout) if timeout > 0 else self._inbox.get_nowait()
+            self._arrivals.get(timeout=timeout)
             while True:
-                self._handle(self._message)
-                self._message = None
-                self._message = self._inbox.get_nowait()
+                self._handle_next()
+                self._arrivals.get_nowait()
 
-    def _handle(self, message: JobResult | Outcome | BaseException | None) -> None:
-        if message is None:
-            return
+    def _handle_next(self) -> None:
+        """Handle the oldest message; it is forgotten after that, so that an interruption only makes it come again."""
+        if self._inbox:
+            self._handle(self._inbox[0])
+            self._inbox.popleft()
+
+    def _handle_all(self) -> None:
+        """Handle all that is there, also what was interrupted."""
+        while self._inbox:
+            self._handle_next()
+
+    def _handle(self, message: JobResult | Outcome | BaseException) -> None:
         if isinstance(message, Outcome):
             self._handle_outcome(message)
         elif isinstance(message, BaseException):
@@ -331,7 +340,6 @@ class Dispatcher:
         self._on_delivery(delivery)
 
     def _forget(self, event_id: str) -> None:
-        self._answered.pop(event_id, None)
         job = self._in_flight.pop(event_id, None)
         lane = self._with_ledger.pop(event_id, None)
         if job is not None:
@@ -345,8 +353,7 @@ class Dispatcher:
         """Wait a moment for what is in flight, let go of the rest, and record all of it."""
         self._stop.set()
         try:
-            # An interruption may have come in the middle of a message.
-            self._handle(self._message)
+            self._handle_all()
             self._skip_refused()
             for job in self._workers.cancel_pending():
                 self._handle_result(job, None)
@@ -355,14 +362,12 @@ class Dispatcher:
             self._workers.shutdown()
             unresolved = self._recorder.finish()
             try:
-                self._handle_inbox(0)
+                self._handle_all()
                 self._release_lanes(unresolved)
             finally:
                 self._recorder.flush()
 
     def _await_in_flight(self, until: float) -> None:
-        for message in list(self._answered.values()):
-            self._handle_result(*message)
         while self._in_flight and (left := until - time.monotonic()) > 0:
             self._handle_inbox(left)
         for job in list(self._in_flight.values()):

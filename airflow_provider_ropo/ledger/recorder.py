@@ -6,9 +6,13 @@ batch is as large as the database is slow, and no larger.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import NamedTuple
 
 from airflow_provider_ropo.delivery import Delivery
 from airflow_provider_ropo.errors import SupersededError
@@ -23,6 +27,19 @@ POLL_INTERVAL = 0.05
 _NEWEST = 0.2
 
 
+class _Request(NamedTuple):
+    """What the recorder is asked for.
+
+    :param look_ups: events to look up, and to claim if they are to be sent.
+    :param blocked: events to look up and not to claim.
+    :param results: what is to be recorded.
+    """
+
+    look_ups: Sequence[UsageplaceEvent] = ()
+    blocked: Sequence[UsageplaceEvent] = ()
+    results: Sequence[tuple[PendingClaim, Delivery]] = ()
+
+
 class Recorder:
     """Looks up, claims and records, on a thread of its own.
 
@@ -33,20 +50,25 @@ class Recorder:
     def __init__(self, ledger: Ledger, answer: Callable[[Outcome | BaseException], object]) -> None:
         self._ledger = ledger
         self._answer = answer
-        self._changed = threading.Condition()
-        self._look_ups: list[UsageplaceEvent] = []
-        self._blocked: list[UsageplaceEvent] = []
-        self._results: list[tuple[PendingClaim, Delivery]] = []
+        # Not a list with a lock: an interruption of the calling thread could leave that locked for ever. None: the end.
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        #: What a round that failed was to record.
+        self._results: Sequence[tuple[PendingClaim, Delivery]] = ()
         self._unresolved: list[PendingClaim] = []
         self._is_closing = False
         self._polls = False
         self._thread = threading.Thread(target=self._work, name="ropo-ledger", daemon=True)
+        # Each is counted by one thread alone: by the recorder's, and by the calling one.
+        self._claimed, self._recorded = 0, 0
         #: The number of events that may be claimed and not recorded; and of one usage place.
         self.claim_target, self.claims_per_place = 1, 1
-        #: Events that are claimed and not recorded.
-        self.open_claims = 0
         #: Seconds that a round takes, on average.
         self.round_seconds = 0.0
+
+    @property
+    def open_claims(self) -> int:
+        """Events that are claimed and not recorded."""
+        return self._claimed - self._recorded
 
     def start(self) -> None:
         """Start the thread. It does not keep the process from ending."""
@@ -58,23 +80,16 @@ class Recorder:
 
         :param blocked: events to look up and not to claim.
         """
-        with self._changed:
-            self._look_ups += events
-            self._blocked += blocked
-            self._changed.notify()
+        self._requests.put(_Request(events, blocked))
 
     def record(self, claim: PendingClaim, delivery: Delivery) -> None:
         """Record an event's delivery status: it is on its way to the ledger at once."""
-        with self._changed:
-            self._results.append((claim, delivery))
-            self.open_claims -= claim.is_claimed
-            self._changed.notify()
+        self._requests.put(_Request(results=[(claim, delivery)]))
+        self._recorded += claim.is_claimed
 
     def finish(self) -> list[PendingClaim]:
         """Record what is there and end the thread; return the claims that it has not resolved."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
+        self._requests.put(None)
         if self._thread.ident is not None:
             self._thread.join()
         unresolved, self._unresolved = self._unresolved, []
@@ -85,7 +100,7 @@ class Recorder:
 
         :raises RopoLedgerError: if that fails.
         """
-        results, self._results = self._results, []
+        results = [*self._results, *chain.from_iterable(request.results for request in self._take_requests(0.0))]
         superseded: SupersededError | None = None
         try:
             for is_sent in (True, False):
@@ -115,44 +130,50 @@ class Recorder:
         try:
             outcome = self._ledger.exchange(asked)
         except BaseException as error:
-            with self._changed:
-                if not isinstance(error, SupersededError):
-                    # Not recorded, as far as is known: tried once more at the end.
-                    self._results = [*asked.results, *self._results]
+            if not isinstance(error, SupersededError):
+                # Not recorded, as far as is known: tried once more at the end.
+                self._results = asked.results
             raise
         took = time.monotonic() - began
         self.round_seconds = self.round_seconds + _NEWEST * (took - self.round_seconds) if self.round_seconds else took
-        with self._changed:
-            # What was refused after it had been claimed, the ledger has closed itself.
-            self.open_claims += len(outcome.unresolved) + len(outcome.ready) - len(asked.unresolved)
-            if asked.event_ids:
-                self._unresolved = outcome.unresolved
-            self._polls = not (asked.look_ups or asked.results or outcome.ready or outcome.refused)
+        # What was refused after it had been claimed, the ledger has closed itself.
+        self._claimed += len(outcome.unresolved) + len(outcome.ready) - len(asked.unresolved)
+        if asked.event_ids:
+            self._unresolved = outcome.unresolved
+        self._polls = not (asked.look_ups or asked.results or outcome.ready or outcome.refused)
         self._answer(outcome)
 
     def _next_round(self) -> Round | None:
-        with self._changed:
-            while not (self._look_ups or self._blocked or self._results or self._unresolved or self._is_closing):
-                self._changed.wait()
-            if (
-                self._polls
-                and self._unresolved
-                and not (self._look_ups or self._blocked or self._results or self._is_closing)
-            ):
-                self._changed.wait(POLL_INTERVAL)
-            results, self._results = self._results, []
-            if self._is_closing:
-                return Round(results=results) if results else None
-            look_ups, self._look_ups = self._look_ups, []
-            blocked, self._blocked = self._blocked, []
-            return Round(
-                look_ups=look_ups,
-                blocked=blocked,
-                claim_limit=max(self.claim_target - self.open_claims, 0),
-                claims_per_place=self.claims_per_place,
-                unresolved=self._unresolved,
-                results=results,
-            )
+        if self._is_closing:
+            return None
+        # What is to be verified waits for nothing, unless it is another run's turn.
+        idle = None if not self._unresolved else POLL_INTERVAL if self._polls else 0.0
+        requests = list(self._take_requests(idle))
+        results = list(chain.from_iterable(request.results for request in requests))
+        if self._is_closing:
+            return Round(results=results) if results else None
+        return Round(
+            look_ups=list(chain.from_iterable(request.look_ups for request in requests)),
+            blocked=list(chain.from_iterable(request.blocked for request in requests)),
+            claim_limit=max(self.claim_target - self.open_claims, 0),
+            claims_per_place=self.claims_per_place,
+            unresolved=self._unresolved,
+            results=results,
+        )
+
+    def _take_requests(self, timeout: float | None) -> Iterator[_Request]:
+        """Yield what has been asked for meanwhile.
+
+        :param timeout: seconds to wait for the first request; None: as long as it takes.
+        """
+        with suppress(queue.Empty):
+            request = self._requests.get(timeout=timeout)
+            while True:
+                if request is None:
+                    self._is_closing = True
+                else:
+                    yield request
+                request = self._requests.get_nowait()
 
 
 class NullRecorder:

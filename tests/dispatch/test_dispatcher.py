@@ -48,6 +48,7 @@ from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.retry import Backoff
 from doubles import HANGS
+from interruptions import interruption
 
 BACKOFF = Backoff(max_attempts=3, initial=0.001, jitter=lambda: 1.0)
 NOON = dt.datetime(2024, 1, 4, 12, tzinfo=dt.UTC)
@@ -944,6 +945,25 @@ def test_interrupted_by_a_signal() -> None:
     assert_all_recorded(ledger, done)
     assert_all_accounted_for([events(f"P{number}-", 5) for number in range(100)], done)
     assert set(ropo.came) <= {event_id for event_id, end in done.ends.items() if end in {"delivered", "unconfirmed"}}
+
+
+@pytest.mark.no_cover
+def test_interrupted_while_it_takes_a_message() -> None:
+    """Interrupted at any instruction between two messages, it forgets neither: each claim and answer has its end."""
+    lanes = [*single_lanes(6), events("A", 3)]
+    taking = Dispatcher._handle_inbox, Dispatcher._handle_next  # noqa: SLF001 - that is where it was lost
+    places = set()
+    for at in range(1, 200):
+        ledger, ropo = FakeLedger({"P1-0": KNOWN}, {"P2-0": CLAIMED_ELSEWHERE}), FakeClient()
+
+        with interruption(at, InterruptedByAirflow(), *taking) as raised:
+            done = run(lanes, ropo, ledger, workers=2)
+
+        places.update(raised)
+        assert isinstance(done.error, InterruptedByAirflow) == bool(raised), raised
+        assert_all_accounted_for(lanes, done)
+        assert set(ledger.claimed) | set(ropo.came) <= set(ledger.recorded), raised
+    assert len(places) > 5
 
 
 def test_interrupted_in_a_claim() -> None:

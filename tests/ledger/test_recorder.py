@@ -4,6 +4,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger.claims import Outcome, PendingClaim, Round
 from airflow_provider_ropo.ledger.decisions import Action, Decision
 from airflow_provider_ropo.ledger.recorder import NullRecorder, Recorder
+from interruptions import interruption
 
 MakeEvent = Callable[..., UsageplaceEvent]
 
@@ -270,6 +273,39 @@ def test_a_recorder_that_never_started_is_finished(ledger: FakeLedger, answers: 
     assert [] == recorder.finish()
     recorder.flush()
     assert ledger.rounds.empty()
+
+
+@pytest.mark.no_cover
+def test_an_interruption_never_blocks_the_recorder(ledger: FakeLedger, make_event: MakeEvent) -> None:
+    """Wherever the calling thread is interrupted while it hands over a result, the recorder ends all the same."""
+    # A lock that is taken in Python may stay taken.
+    handing_over: list[Callable[..., Any]] = [
+        Recorder.record,
+        threading.Condition.__enter__,
+        threading.Condition.__exit__,
+    ]
+    for at in range(1, 1_000):
+        recorder = Recorder(ledger, lambda _answer: None)
+        recorder.start()
+        ledger.gate.put(None)
+        recorder.record(*delivered(make_event("e1")))
+        assert ["e1"] == ids(ledger.next_round())
+        with interruption(at, KeyboardInterrupt(), *handing_over) as raised, suppress(KeyboardInterrupt):
+            recorder.record(*delivered(make_event("e2")))
+        ledger.gate.put(None)
+
+        finishing = threading.Thread(target=recorder.finish, daemon=True)
+        finishing.start()
+        finishing.join(SOON)
+
+        assert not finishing.is_alive(), raised
+        if not raised:
+            break
+        while not (ledger.gate.empty() and ledger.rounds.empty()):
+            for left in (ledger.gate, ledger.rounds):
+                with suppress(queue.Empty):
+                    left.get_nowait()
+    assert at > 10
 
 
 def test_without_a_ledger_everything_is_sent(answers: Answers, make_event: MakeEvent) -> None:

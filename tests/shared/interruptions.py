@@ -1,0 +1,46 @@
+"""Interruptions of a thread at any instruction of some functions, as a signal's handler may raise them.
+
+Imported as ``from interruptions import interruption``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+@contextmanager
+def interruption(at: int, error: BaseException, *functions: Callable[..., Any]) -> Iterator[list[str]]:
+    """Raise an error in this thread at one of the instructions that some Python functions run.
+
+    :param at: the number of the instruction, counted from one over all calls.
+    :return: where it was raised; empty: the functions did not run that many instructions.
+    """
+    codes = {function.__code__ for function in functions}
+    raised: list[str] = []
+    count = 0
+
+    def trace_call(frame: FrameType, _event: str, _argument: object) -> Callable[..., Any] | None:
+        if frame.f_code not in codes:
+            return None
+        frame.f_trace_opcodes = True
+        return trace
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Callable[..., Any]:
+        nonlocal count
+        if event == "opcode":
+            count += 1
+            if count == at:
+                raised.append(f"{frame.f_code.co_name}, line {frame.f_lineno}")
+                raise error
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace_call)
+    try:
+        yield raised
+    finally:
+        sys.settrace(before)
