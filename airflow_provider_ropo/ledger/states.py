@@ -160,17 +160,17 @@ def _rows_of_each_destination(ledger: sa.Table, asked: LookUp) -> sa.Subquery:
     """Return the rows that count for each destination of each event, with that destination as ``target``."""
     row, named = ledger.c, ledger.alias("named").c
     targets = (
-        sa.select(named.event_id, named.destination.label("target"))
+        sa.select(named.event_id, _destination_of(named).label("target"))
         .where(*_is_of_events(ledger, named, asked))
         .distinct()
         .subquery("targets")
     )
-    is_settled = sa.and_(named.destination.is_not(None), named.delivery_status.in_(_SETTLED))
+    is_settled = sa.and_(_destination_of(named).is_not(None), named.delivery_status.in_(_SETTLED))
     settled_at = (
         sa.select(
             named.event_id,
             sa.func.max(sa.case((is_settled, named.recorded_at))).label("settled_at"),
-            sa.func.count(named.destination).label("named_rows"),
+            sa.func.count(_destination_of(named)).label("named_rows"),
         )
         .where(*_is_of_events(ledger, named, asked))
         .group_by(named.event_id)
@@ -179,7 +179,7 @@ def _rows_of_each_destination(ledger: sa.Table, asked: LookUp) -> sa.Subquery:
     counts = sa.or_(
         row.destination == targets.c.target,
         sa.and_(
-            row.destination.is_(None),
+            _destination_of(row).is_(None),
             sa.or_(settled_at.c.settled_at.is_(None), row.recorded_at >= settled_at.c.settled_at),
             # On its own only where no row of the event has a destination.
             sa.or_(targets.c.target.is_not(None), settled_at.c.named_rows == 0),
@@ -193,6 +193,11 @@ def _rows_of_each_destination(ledger: sa.Table, asked: LookUp) -> sa.Subquery:
         .where(*_is_of_events(ledger, row, asked))
         .subquery("counted")
     )
+
+
+def _destination_of(row: Any) -> Any:
+    """Return the destination that a row names; an empty text, as tools write it for an empty cell, names none."""
+    return sa.func.nullif(row.destination, "", type_=row.destination.type)
 
 
 def _is_of_events(ledger: sa.Table, row: Any, asked: LookUp) -> list[Any]:

@@ -244,7 +244,7 @@ class LedgerTable:
             )
             .where(self._is_in(table.usageplacecode, places))
             .where(table.delivery_status == DeliveryStatus.DELIVERED.value)
-            .where(sa.or_(table.destination == destination, table.destination.is_(None)))
+            .where(sa.or_(table.destination == destination, table.destination.is_(None), table.destination == ""))
             .group_by(table.usageplacecode)
         )
 

@@ -104,7 +104,7 @@ statuses = st.sampled_from(sorted(KNOWN_STATUSES))
 writers = st.integers(1, 3)
 named = st.lists(st.tuples(statuses, st.sampled_from([ONE, OTHER]), st.just(DESTINATION), writers), min_size=1)
 by_hand = st.lists(
-    st.tuples(statuses, st.sampled_from([ONE, OTHER, None]), st.sampled_from([DESTINATION, None]), writers),
+    st.tuples(statuses, st.sampled_from([ONE, OTHER, None]), st.sampled_from([DESTINATION, None, ""]), writers),
     min_size=1,
 )
 
