@@ -1033,6 +1033,20 @@ def test_a_round_is_one_read_and_one_write(
     assert {"SELECT": reads, "INSERT": 1} == dict(kinds)
 
 
+def test_a_claim_is_dated_before_the_reading(
+    open_ledger: OpenLedger, engine: sa.engine.Engine, clock: LedgerTime, make_event: MakeEvent
+) -> None:
+    """However long the reading takes, a claim has the time just before it: what others write meanwhile comes after."""
+    ledger = open_ledger(claim_timeout=60)
+    noon, seconds = clock.time, clock.seconds
+    sa.event.listen(engine, "before_cursor_execute", lambda *_told: clock.go_on(5))
+
+    [claimed] = look_up(ledger, make_event())
+
+    assert [noon] == [row.recorded_at for row in written(engine)]
+    assert (noon, seconds, seconds + 60) == (claimed.at, claimed.claimed_at, claimed.holds_until)
+
+
 def test_statements_of_a_run(engine: sa.engine.Engine, make_event: MakeEvent) -> None:
     """Statements grow with events by the batch, not with events; and known events take next to none."""
     statements = count_statements(engine)
