@@ -73,7 +73,7 @@ class Post:
     """An event on its way to Ropo One, as an observer sees it.
 
     :param verified_at: when the process last read the event's rows.
-    :param claimed_at: the database's time of its newest *sending*.
+    :param claimed_at: when the process asked for the time that its newest *sending* has.
     """
 
     event_id: str
@@ -219,7 +219,7 @@ class VirtualTable(LedgerTable):
         world.rows += [(world.time, row) for row in rows]
         for row in rows:
             if row["delivery_status"] == SENDING:
-                process.claimed_at[row["event_id"]] = (row["recorded_at"] - START).total_seconds()
+                process.claimed_at[row["event_id"]] = process.asked_at
         world.rest(process)
         if world.happens("answer lost"):
             # Committed, and looked up again by the real table, which finds it complete.
@@ -247,15 +247,16 @@ class Process:
     odd: frozenset[str] = frozenset()
     read_at: dict[str, float] = field(default_factory=dict)
     claimed_at: dict[str, float] = field(default_factory=dict)
+    asked_at: float = 0.0
     ends: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     stopped: bool = False
     stopped_by: RopoLedgerError | None = None
 
     def __post_init__(self) -> None:
         """Open the ledger."""
-        clock = DatabaseClock(self.table.database_time, self.monotonic, self.wall)
+        self.clock = DatabaseClock(self.table.database_time, self.monotonic, self.wall)
         policy = LedgerPolicy(claim_timeout=CLAIM_TIMEOUT)
-        self.ledger = DeliveryLedger(self.table, DESTINATION, self.me, policy, now=clock.now, clock=self.monotonic)
+        self.ledger = DeliveryLedger(self.table, DESTINATION, self.me, policy, now=self.now, clock=self.monotonic)
         self.results: list[tuple[PendingClaim, Delivery]] = []
         self.in_flight = 0
         self.lane_of: dict[str, Lane] = {}
@@ -264,6 +265,16 @@ class Process:
     def table(self) -> VirtualTable:
         """The table as this process sees it."""
         return VirtualTable(self.world, self)
+
+    def now(self) -> dt.datetime:
+        """Return the database's time, as far as this process knows it; note when that was."""
+        answer = self.estimate()
+        self.asked_at = self.world.time
+        return answer
+
+    def estimate(self) -> dt.datetime:
+        """Return the database's time, as far as this process knows it."""
+        return self.clock.now()
 
     def monotonic(self) -> float:
         """Return the process's monotonic clock."""

@@ -67,13 +67,7 @@ def test_a_seed_is_a_history() -> None:
 
 def judge_by_own_clock(break_rule: pytest.MonkeyPatch) -> None:
     """Claims are judged by the worker's clock, not by the database's."""
-    original = Process.__post_init__
-
-    def broken(process: Process) -> None:
-        original(process)
-        process.ledger._now = lambda: START + dt.timedelta(seconds=process.wall())
-
-    break_rule.setattr(Process, "__post_init__", broken)
+    break_rule.setattr(Process, "estimate", lambda process: START + dt.timedelta(seconds=process.wall()))
 
 
 def take_others_for_oneself(break_rule: pytest.MonkeyPatch) -> None:
@@ -176,30 +170,31 @@ def send_whatever_is_ready(break_rule: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "first"),
+    ("break_it", "first", "wrong"),
     [
-        (judge_by_own_clock, 0),
-        (take_others_for_oneself, 0),
-        (believe_the_newest_row, 0),
-        (give_up_a_batch_for_a_row, 0),
-        (claim_without_verifying, 0),
-        (ignore_claims_of_others, 0),
-        (respect_claims_too_briefly, 0),
-        (send_on_a_claim_that_ran_out, 0),
-        (forget_what_is_unresolved, 0),
-        (take_any_answer_for_the_last, RARE),
-        (hold_nothing_back, 0),
-        (send_whatever_is_ready, 0),
+        (judge_by_own_clock, 0, "at the same time"),
+        (take_others_for_oneself, 0, "posted again"),
+        (believe_the_newest_row, 0, "posted again"),
+        (give_up_a_batch_for_a_row, 0, "stopped for one row"),
+        (claim_without_verifying, 0, "at the same time"),
+        (ignore_claims_of_others, 0, "at the same time"),
+        (respect_claims_too_briefly, 0, "at the same time"),
+        (send_on_a_claim_that_ran_out, 0, "its claim had run out"),
+        (forget_what_is_unresolved, 0, "unawares"),
+        (take_any_answer_for_the_last, RARE, "unawares"),
+        (hold_nothing_back, 0, "overtook"),
+        (send_whatever_is_ready, 0, "overtook"),
     ],
     ids=lambda value: getattr(value, "__name__", None) or "",
 )
 def test_a_broken_rule_is_found(
-    break_it: Callable[[pytest.MonkeyPatch], None], first: int, monkeypatch: pytest.MonkeyPatch
+    break_it: Callable[[pytest.MonkeyPatch], None], first: int, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without any one rule of the protocol, some history breaks a promise, and shrinks to a smaller one that does."""
+    """Without any one rule of the protocol, some history breaks the promise that the rule is for, and shrinks."""
     break_it(monkeypatch)
 
-    found = next((History(seed) for seed in range(first, first + HISTORIES) if failure_of(History(seed))), None)
+    seeds = range(first, first + HISTORIES)
+    found = next((History(seed) for seed in seeds if wrong in (failure_of(History(seed)) or "")), None)
 
     assert found is not None
     assert failure_of(shrink(found)) is not None
