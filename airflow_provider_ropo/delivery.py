@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from airflow_provider_ropo.errors import InvalidRowError, RopoError, RopoRejectedError, RopoResponseError
+from airflow_provider_ropo.errors import InvalidRowError, RopoError, RopoRejectedError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.retry import RetryResult
 
@@ -102,8 +102,9 @@ def waits_for(event_id: str) -> str:
 def delivery_of(event: UsageplaceEvent, result: RetryResult[object]) -> Delivery:
     """Return an event's delivery, by how its attempts ended."""
     error = result.result
+    http_status = getattr(error, "status_code", None)
     if not isinstance(error, RopoError):
-        return end_of(event, DeliveryStatus.DELIVERED, attempts=result.attempts, seconds=result.seconds)
+        return end_of(event, DeliveryStatus.DELIVERED, "", http_status, result.attempts, result.seconds)
     detail = str(error)
     if isinstance(error, RopoRejectedError):
         status = DeliveryStatus.REJECTED
@@ -111,7 +112,6 @@ def delivery_of(event: UsageplaceEvent, result: RetryResult[object]) -> Delivery
             detail += " (an earlier attempt went unanswered and may have arrived)"
     else:
         status = DeliveryStatus.UNCONFIRMED if result.may_have_arrived else DeliveryStatus.UNDELIVERED
-    http_status = error.status_code if isinstance(error, RopoResponseError) else None
     return end_of(event, status, detail, http_status, result.attempts, result.seconds)
 
 

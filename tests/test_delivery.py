@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from airflow_provider_ropo.api.responses import Receipt
 from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus, delivery_of, end_of
 from airflow_provider_ropo.errors import (
     InvalidRowError,
@@ -16,7 +17,7 @@ from airflow_provider_ropo.errors import (
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.retry import RetryResult
 
-OK = object()
+OK = Receipt(200)
 REJECTED = RopoRejectedError("HTTP 400: unknown code", status_code=400)
 UNWELL = RopoServerError("HTTP 503", status_code=503)
 SILENT = RopoTimeoutError("no answer in 30 s")
@@ -43,8 +44,8 @@ def test_delivery_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("result", "may_have_arrived", "status", "detail", "http_status"),
     [
-        (OK, False, "delivered", "", None),
-        (OK, True, "delivered", "", None),
+        (OK, False, "delivered", "", 200),
+        (OK, True, "delivered", "", 200),
         (REJECTED, False, "rejected", "HTTP 400: unknown code", 400),
         (REJECTED, True, "rejected", "HTTP 400: unknown code" + SILENCE, 400),
         (UNWELL, False, "undelivered", "HTTP 503", 503),
