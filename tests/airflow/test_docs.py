@@ -200,6 +200,19 @@ def test_cosmos_before_the_report(parse: Parse, monkeypatch: pytest.MonkeyPatch)
     assert {"models.usageplace_outcomes"} == dag.get_task("report").upstream_task_ids
 
 
+def test_a_table_with_other_names(parse: Parse, sandbox: Sandbox, warehouse: Path) -> None:
+    """The table of work orders, with its own names and values, is reported by the DAG of the example."""
+    dag = parse(block("rows", "from datetime import timedelta"))
+    with closing(sqlite3.connect(warehouse)) as database:
+        database.executescript(block("rows", "CREATE TABLE work_orders"))
+
+    dag.test()
+
+    assert [("9001", "disconnected"), ("9002", "notdisconnected"), ("9003", "connected")] == sorted(
+        (payload["id"], payload["status"]) for payload in sandbox.events
+    )
+
+
 def test_several_customers(parse: Parse) -> None:
     """The report is mapped over two customers, each with its connection."""
     dag = parse(block("recipes/customers", "import pendulum"))
