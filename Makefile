@@ -13,7 +13,7 @@ export UV_COMPILE_BYTECODE := 1
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
-demo: $(VENV)/ready ## Run the example DAG in a real Airflow with a local Ropo One (at most two minutes)
+demo: $(VENV)/ready ## Run the example DAG in a real Airflow with a local Ropo One (a minute)
 	@$(RUN)/python demo/demo.py
 
 airflow: $(VENV)/ready ## Run a whole Airflow for the browser, with the example DAGs, a warehouse and a local Ropo One

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,12 @@ def airflow(*arguments: str, environment: dict[str, str], log: Path) -> int:
     with log.open("ab") as output:
         command = [str(BIN / "airflow"), *arguments]
         return subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
+
+
+def is_in_use(port: int) -> bool:
+    """Tell whether a program listens on that port of this machine."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
