@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,6 +16,8 @@ import pytest
 from airflow_provider_ropo.export.formats import CSV_COLUMNS
 from airflow_provider_ropo.operators.base import UsageplaceOperator
 from airflow_provider_ropo.operators.usageplace_file import UsageplaceEventFileOperator
+from airflow_provider_ropo.sandbox.drop_folder import DropFolder
+from documents import block
 from doubles import fake_context
 from file_runs import rows
 
@@ -49,6 +53,35 @@ def test_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     (path,) = (drop / "in").iterdir()
     assert ["e0", "e1"] == [event.get("id") for event in ET.parse(path).getroot()]  # noqa: S314 - ours
+
+
+def test_the_dag_to_try_sends_one_file(
+    airflow_db: None, dags_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DAG sends the events of the first steps as one file to the local drop folder, and no second one."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    warehouse = tmp_path / "warehouse.db"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(warehouse)}))
+    with closing(sqlite3.connect(warehouse)) as database:
+        database.execute("CREATE TABLE outcomes (id, usageplacecode, status, time, landed_at)")
+        database.execute("INSERT INTO outcomes VALUES ('e1', 'P1', 'connected', '2024-01-04 10:00', datetime('now'))")
+        database.commit()
+    file = dags_folder / "page.py"
+    file.write_text(block("files", "import pendulum"))
+    dag = DagBag(dag_folder=file).dags["report_as_file"]
+    shown = block("files", "export AIRFLOW_CONN_ROPO_SFTP").partition("=")[2].strip().strip("'")
+
+    (tmp_path / "drop" / "in").mkdir(parents=True)
+    with DropFolder(tmp_path / "drop") as drop:
+        monkeypatch.setenv("AIRFLOW_CONN_ROPO_SFTP", json.dumps(drop.connection))
+        states = [str(dag.test().state) for _ in range(2)]
+
+    file.unlink()
+    assert ["success", "success"] == states
+    assert 1 == len(list((tmp_path / "drop" / "in").iterdir()))
+    assert json.loads(shown) | {"port": 0, "extra": {}} == drop.connection | {"port": 0, "extra": {}}
+    assert {"host_key"} == set(drop.connection["extra"]) == set(json.loads(shown)["extra"])
 
 
 def test_parameters_are_all_there() -> None:
