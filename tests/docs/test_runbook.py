@@ -24,6 +24,10 @@ ERRORS = {name for name, kind in inspect.getmembers(errors, inspect.isclass) if 
 }
 #: Functions with a delivery's detail among their arguments.
 DETAILED = {"end_of", "_finish_unsent", "_unsent"}
+#: Functions that make an error, with a part of its message among their arguments.
+MAKERS = {"_failure"}
+#: Errors that no user can cause.
+PROGRAMMERS = {"AttributeError", "NotImplementedError"}
 #: Characters of a sentence that is too short to be looked for.
 SHORT = 25
 #: Stands for what is put into a message.
@@ -40,7 +44,7 @@ def messages_of(path: Path) -> Iterator[str]:
     tree = tree_of(path)
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for scope in (*functions, tree):
-        for value in chain.from_iterable(map(values_of, ast.walk(scope))):
+        for value in chain.from_iterable(map(both, chain.from_iterable(map(values_of, ast.walk(scope))))):
             if isinstance(value, ast.Name):
                 yield from assignments(scope).get(value.id, [])
             elif isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
@@ -88,11 +92,19 @@ def values_of(node: ast.AST) -> Iterator[ast.expr]:
             yield from node.args[2:3] if name == "InvalidRowError" else node.args[:1]
         elif name == "error" and ast.unparse(node.func) in {"log.error", "self.log.error"}:
             yield from node.args[:1]
-        elif name in DETAILED:
+        elif name in DETAILED | MAKERS:
             yield from node.args
         yield from (keyword.value for keyword in node.keywords if keyword.arg == "detail")
     elif isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "detail" for target in node.targets):
         yield node.value
+    elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        # Whatever makes the error: its class, or a function that gets a part of the message.
+        yield from [] if ast.unparse(node.exc.func) in PROGRAMMERS | ERRORS else node.exc.args
+
+
+def both(value: ast.expr) -> tuple[ast.expr, ...]:
+    """Return the two values of a conditional expression, or the value itself."""
+    return (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,)
 
 
 def assignments(scope: ast.AST, *, nested: bool = True) -> dict[str, list[str]]:
@@ -149,11 +161,21 @@ STATIC = PACKAGE / "plugins" / "static"
 LABELS = set(re.findall(r'\blabel: "([^"]+)"', (STATIC / "words.js").read_text(encoding="utf-8")))
 _STEPS = re.sub(r"(?m)^ *//.*|/\*\*.*?\*/", "", (STATIC / "next_steps.js").read_text(encoding="utf-8"))
 _TEXTS = re.findall(r'"([^"\n]+)"|`([^`]+)`', re.sub(r'(["`]) \+\s+\1', "", _STEPS))
+#: The files with what the pages say where there is no report, and in the form that settles events.
+PAGES = ("report.js", "runs.js", "settle.js")
 ADVICE = {
     phrase
     for quoted, template in _TEXTS
     for sentence in re.split(r"(?<=[.:]) ", quoted or re.sub(r"\$\{[^}]*\}", GAP, template))
     if len(phrase := key_phrase(sentence)) > SHORT
+}
+NOTICES = {
+    phrase
+    for name in PAGES
+    for quoted, template in re.findall(
+        r'"([A-Z][^"\n]+\.)"|`([A-Z][^`]+\.)`', (STATIC / name).read_text(encoding="utf-8")
+    )
+    if len(phrase := key_phrase(quoted or re.sub(r"\$\{[^}]*\}", GAP, template))) > SHORT
 }
 
 
@@ -171,6 +193,9 @@ def test_messages_are_found_in_the_code() -> None:
         "is a date without a time of day",
         "events in a row did not arrive",
         "waits for the earlier event",
+        "refuses the sign-in",
+        "could not be published",
+        "it is delivered",
     }
 
     assert set() == kinds - set(MESSAGES)
@@ -184,7 +209,7 @@ def test_a_message_is_in_the_runbook(runbook: str, phrase: str) -> None:
     assert re.search(pattern, runbook), f"docs/runbook.md has no row for the message {phrase!r} of {origin}"
 
 
-@pytest.mark.parametrize("text", sorted(LABELS | ADVICE))
+@pytest.mark.parametrize("text", sorted(LABELS | ADVICE | NOTICES))
 def test_the_words_of_the_report_are_in_the_runbook(runbook: str, text: str) -> None:
     """The runbook has each label of the report, and each sentence of its advice."""
     pattern = ".{0,80}?".join(re.escape(words(part)) for part in text.split(f" {GAP} "))
