@@ -43,4 +43,5 @@ html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
+html_search_scorer = str(Path(__file__).with_name("search_scorer.js"))
 html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
