@@ -151,7 +151,7 @@ def _steps(report: Mapping[str, Any], context: Mapping[str, Any], *, retried: bo
     if hasattr(task, "on_unconfirmed"):
         situation = Situation.of(task, context, is_preview=is_preview)  # type: ignore[arg-type]
     if not retried:
-        # Whatever is left: somebody may have marked the task instance as failed.
+        # No other case is left: a person may have marked the task instance as failed.
         situation = replace(situation, next_try=None)
     error, counts = context.get("exception"), report["counts"]
     permanent = sum(counts.get(status, 0) for status in PERMANENT)

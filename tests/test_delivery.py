@@ -68,7 +68,7 @@ def test_delivery_in_one_line() -> None:
         "refused after silence",
     ],
 )
-def test_what_becomes_of_an_event(
+def test_delivery_status_of_an_event(
     result: object,
     status: str,
     detail: str,

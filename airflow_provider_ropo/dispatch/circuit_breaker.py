@@ -28,7 +28,7 @@ def asks_for_long(result: object, max_retry_after: float) -> RopoUnavailableErro
 
 
 class CircuitBreaker:
-    """Watches what becomes of attempts and events; safe to share between threads.
+    """Counts attempts and events that fail in a row; safe to share between threads.
 
     :param max_retry_after: seconds, the longest ``Retry-After`` that a run waits for.
     :param clock: seconds, from any start.
@@ -42,7 +42,7 @@ class CircuitBreaker:
         self._failing_since = 0.0
 
     def record_attempt(self, *, failed: bool) -> None:
-        """Record an attempt; a failed one is one that another attempt may make good."""
+        """Record an attempt; failed: with an error that another attempt may not have."""
         with self._lock:
             if failed and not self._attempts:
                 self._failing_since = self._clock()
@@ -50,15 +50,15 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Return whether attempts have failed for so long that another one is not worth it."""
+        """Return whether attempts have failed for so long that no further one is made."""
         with self._lock:
             return self._attempts >= MIN_ATTEMPTS and self._clock() - self._failing_since >= FAILURE_WINDOW
 
     def record_event(self, result: object, *, arrived: bool) -> RopoError | None:
-        """Take note of how an event ended; return the error to end the run with, if it is time to.
+        """Record how an event ended; return the error that ends the run, if the run has to end.
 
         :param result: the receipt, or the error of the last attempt.
-        :param arrived: Ropo One has it, or has said its last word about it.
+        :param arrived: Ropo One has it, or has rejected it.
         """
         with self._lock:
             self._events = 0 if arrived else self._events + 1

@@ -18,11 +18,11 @@ LOG_EVERY = 5.0
 
 
 class Sender:
-    """Posts events, each as often as it takes; safe to share between threads.
+    """Posts events, each with retries; safe to share between threads.
 
     :param send: posts one event; raises one of the tree's errors.
-    :param rate_limiter: says when the next post may go, whichever worker's it is.
-    :param circuit_breaker: told what becomes of each attempt; says when nothing gets through any more.
+    :param rate_limiter: returns when the next post of any worker is allowed.
+    :param circuit_breaker: records the result of each attempt; open when posts keep failing.
     :param stop: once it is set, nothing more is sent.
     """
 
@@ -74,7 +74,7 @@ class Sender:
         except (RopoTransportError, RopoResponseError) as error:
             self._circuit_breaker.record_attempt(failed=error.transient)
             if isinstance(error, RopoResponseError) and error.retry_after:
-                # Who asks one to wait asks all; longer than we are patient, the run ends instead.
+                # A wait that one answer asks for is for all workers; a longer one than `max_retry_after` ends the run.
                 self._rate_limiter.pause(min(error.retry_after, self._backoff.max_retry_after))
             raise
         self._circuit_breaker.record_attempt(failed=False)

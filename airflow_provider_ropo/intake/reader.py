@@ -74,7 +74,7 @@ class _Keys:
         self._source = source
         self._absent = {name.casefold(): name for name in columns.values()}
         self._there: dict[str, None] = {}
-        # Rows that each have other keys are odd, but they must not fill the memory.
+        # Rows that each have other keys are unusual, but they must not fill the memory.
         self.reader = lru_cache(maxsize=MAX_KEYS)(self._new_reader)
 
     def check(self) -> None:

@@ -78,7 +78,7 @@ def create_or_upgrade(engine: sa.engine.Engine, table: sa.Table, where: str) -> 
     Also create the view of the events' states if it is missing, where this role may.
 
     :param where: how messages name the database.
-    :raises RopoConfigurationError: if this role may not, with the statement that somebody else has to run.
+    :raises RopoConfigurationError: if this role may not, with the statement that the table's owner has to run.
     """
     _create_or_upgrade_table(engine, table, where)
     _create_view(engine, table)

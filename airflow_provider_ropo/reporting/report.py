@@ -84,7 +84,7 @@ class Report:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """End: what is known by then is the last word."""
+        """End, and publish the final counts."""
         self._state = ENDED
         self._stopped_by = error or self._stopped_by
         self._publish()
@@ -230,5 +230,5 @@ def _kind_of(error: BaseException | None) -> str | None:
 
 
 def _in_words(error: BaseException) -> str:
-    """Return an error's words where they are our own; a database's may quote what nobody should read."""
+    """Return the text of this package's errors; that of a database's error may quote personal data."""
     return str(error) if isinstance(error, RopoError) else f"{type(error).__name__}; the task's log says more"

@@ -78,7 +78,7 @@ def open_ledger(
 
 @contextmanager
 def existing_ledger(conn_id: str, table: str) -> Iterator[LedgerTable]:
-    """Open the table of a ledger that is there, for somebody who looks at it or maintains it.
+    """Open the table of a ledger that is there, to look at it or to maintain it.
 
     :param table: the table's name, as one would write it in SQL.
     :raises RopoConfigurationError: if the connection is no database, or has no such table.

@@ -144,7 +144,7 @@ def test_an_event_a_gateway_lost_sight_of_may_have_arrived(
 def test_a_sign_in_a_gateway_lost_sight_of_leaves_no_event_open(
     sandbox: Sandbox, connect: Connect, status: int
 ) -> None:
-    """With a sign-in no event leaves, whatever became of it."""
+    """A sign-in sends no event, however it ends."""
     sandbox.script_sign_in([Fault(status=status)])
 
     with pytest.raises(RopoServerError) as caught:
@@ -196,7 +196,7 @@ def test_an_error_about_an_event_tells_no_secrets(connect: Connect, status: int)
     ],
 )
 def test_a_description_in_free_text_is_not_told(connect: Connect, description: str, expected: str) -> None:
-    """What somebody wrote about a customer does not come back in an error; what the guide says may."""
+    """A free text about a customer is not repeated in an error; the guide's own texts may be."""
     said = json.dumps({"title": f"'{description}' is too long"}).encode()
     with RawServer(Reply(http(400, said))) as server, pytest.raises(RopoRejectedError) as caught:
         connect(server).post_usageplace_event({**EVENT, "description": description})
@@ -377,7 +377,7 @@ def test_wrong_credentials_are_asked_once_however_many_threads(connect: Connect)
 
 
 def test_a_sign_in_that_fails_for_a_while_is_tried_again_by_the_next(sandbox: Sandbox, connect: Connect) -> None:
-    """Trouble at the sign-in is an error of its own class, and the next event signs in anew."""
+    """A failed sign-in is an error of its own class, and the next event signs in again."""
     sandbox.script_sign_in([Fault(status=503, headers={"Retry-After": "3"}), Fault(status=429)])
     client = connect(sandbox)
 

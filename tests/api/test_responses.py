@@ -128,7 +128,7 @@ def test_every_other_answer_has_its_class(
     ],
 )
 def test_an_error_knows_whether_it_is_transient(error: type[RopoError], expected: bool) -> None:  # noqa: FBT001
-    """What may pass is transient, what somebody has to mend is not."""
+    """An error that may pass is transient; one that a person has to fix is permanent."""
     assert expected == error.transient
 
 

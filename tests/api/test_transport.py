@@ -104,7 +104,7 @@ def test_without_a_final_response_the_event_may_have_arrived(connect: Connect, r
 
 @pytest.mark.parametrize("status", [600, 799, 999])
 def test_a_status_nobody_knows_is_no_success(connect: Connect, status: int) -> None:
-    """A status outside of HTTP's classes is trouble of the server, with its number."""
+    """A status outside of HTTP's classes is an error of the server, with its number."""
     with RawServer(Reply(http(status), "close")) as server, pytest.raises(RopoServerError) as caught:
         connect(server).post_usageplace_event(EVENT)
 
@@ -179,7 +179,7 @@ def test_a_redirected_sign_in_is_not_followed_either(sandbox: Sandbox, connect: 
     ],
 )
 def test_without_a_whole_answer_the_event_may_have_arrived(connect: Connect, reply: Reply) -> None:
-    """Once the event has left, anything short of a whole answer leaves it open, and it is not sent again."""
+    """Once the event is sent, an incomplete response leaves its status open, and it is not sent again."""
     with RawServer(reply) as server:
         client = connect(server, extra={"timeout": 0.3})
 

@@ -35,7 +35,7 @@ def after(clock: FakeClock, attempts: int, seconds: float) -> CircuitBreaker:
     ],
 )
 def test_opens_after_many_attempts_over_a_stated_time(attempts: int, seconds: float, is_open: bool) -> None:  # noqa: FBT001
-    """A moment's trouble is none, and a few attempts that take long say nothing of all the others."""
+    """A short failure does not open it, and neither do a few attempts that take long."""
     circuit_breaker = after(FakeClock(), attempts, seconds)
 
     assert is_open == circuit_breaker.is_open
@@ -53,7 +53,7 @@ def test_one_answer_begins_anew() -> None:
 
 
 def test_says_for_how_long_nothing_got_through() -> None:
-    """The run's error names the time and the last trouble, and lets Airflow try again later."""
+    """The run's error names the time and the last error, and lets Airflow try again later."""
     clock = FakeClock()
     circuit_breaker = after(clock, FAILURE_LIMIT, FAILURE_WINDOW)
 

@@ -76,7 +76,7 @@ def faults(load: Load) -> Iterator[Fault]:
 
 
 def post(load: Load, server: str, workers: int, rate_limit: float | None) -> dict[str, Delivery]:
-    """Post everything; return what became of each event."""
+    """Post everything; return the delivery status of each event."""
     settings = RopoSettings("ropo", server, "1000011", "sandbox", timeout=TIMEOUT)
     ends: dict[str, Delivery] = {}
     client = RopoClient(settings)

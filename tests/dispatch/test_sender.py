@@ -125,7 +125,7 @@ def test_ends_the_attempts_when_nothing_has_got_through_for_long() -> None:
 @pytest.mark.parametrize(
     ("error", "is_open"),
     [
-        pytest.param(RopoServerError("HTTP 500", status_code=500), True, id="in vain"),
+        pytest.param(RopoServerError("HTTP 500", status_code=500), True, id="failed"),
         pytest.param(RopoRejectedError("HTTP 400", status_code=400), False, id="rejected"),
         pytest.param(None, False, id="delivered"),
     ],

@@ -336,7 +336,7 @@ class Broken(dt.tzinfo):
     ids=["abstract", "raises", "number", "a day"],
 )
 def test_time_with_a_broken_zone(zone: dt.tzinfo) -> None:
-    """A time zone that cannot say its offset is the row's trouble, not the task's."""
+    """A time zone that raises an error makes the row invalid, and does not fail the task."""
     with pytest.raises(InvalidValueError, match="has a time zone that does not work"):
         read_time(dt.datetime(2024, 1, 4, 10, 41, 40, tzinfo=zone), HELSINKI)
 

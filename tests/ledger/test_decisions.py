@@ -133,7 +133,7 @@ def rows(
             [(OTHER, "sending", 9), (OTHER, "delivered", 8), (THIRD, "sending", 7)],
             KNOWN,
             False,
-            id="delivered by one, claimed in vain by another",
+            id="delivered by one, claimed without a result by another",
         ),
         pytest.param(
             [(BEFORE, "unconfirmed", 9), (OTHER, "sending", 8), (OTHER, "held", 7)], SEND, True, id="lost, then held"

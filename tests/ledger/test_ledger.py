@@ -241,7 +241,7 @@ def test_changed_is_a_delivery_status(open_ledger: OpenLedger, engine: sa.engine
 
 
 def test_hold(open_ledger: OpenLedger, engine: sa.engine.Engine, clock: LedgerTime, make_event: MakeEvent) -> None:
-    """What may have arrived is held if the user wants that, and stays so until somebody resends it."""
+    """What may have arrived is held if the user wants that, and stays so until a run resends it."""
     events = [make_event("e1"), make_event("e2")]
     before = open_ledger()
     claimed = claim(before, *events)

@@ -338,7 +338,7 @@ def modest(postgres: Any, make_engine: MakeEngine) -> tuple[sa.engine.Engine, sa
 
 
 def test_without_create_rights(modest: tuple[sa.engine.Engine, sa.engine.Engine], tables: MakeTable) -> None:
-    """A table that somebody else made is used with no more than the right to read it and to add to it."""
+    """A table of another owner is used with no more than the right to read it and to add to it."""
     owner, user = modest
     tables(user=owner).create_or_upgrade()
     table = tables(user=user)

@@ -255,7 +255,7 @@ def trouble(chance: random.Random) -> Iterator[Fault]:
 
 
 class Campaign:
-    """Kills tries at random moments, so many times in all, and then lets every run end well."""
+    """Kills tries at random moments, a given number of times, and then lets every run end well."""
 
     def __init__(self, database: str, sandbox: Sandbox, kills: int) -> None:
         self._database = database
@@ -325,7 +325,7 @@ def test_killed_again_and_again(
 
 
 def wait_for(arrivals: int, sandbox: Sandbox) -> None:
-    """Wait until so many events have arrived."""
+    """Wait until this number of events has arrived."""
     until = time.monotonic() + 30
     while len(sandbox.arrivals) < arrivals:
         assert time.monotonic() < until

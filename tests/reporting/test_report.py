@@ -1,4 +1,4 @@
-"""What a report says of a run, to the log and to whoever shows it."""
+"""The report of a run: its log lines, and what the publisher gets."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def watch(clock: FakeClock, publisher: FakePublisher, seconds: int) -> list[tupl
 
 
 def test_is_published_at_each_step_and_now_and_then_while_events_are_posted() -> None:
-    """Whoever looks sees the run begin, read, post and end."""
+    """The published reports show the run begin, read, post and end."""
     clock = FakeClock()
 
     said = watch(clock, FakePublisher(clock), 10)

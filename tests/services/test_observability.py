@@ -183,7 +183,7 @@ class Platform:
             self.airflow.wait_for(lambda dag_id=dag_id: self.airflow.ask(f"dags/{dag_id}"), f"the DAG {dag_id}")
 
     def run(self, crew: str) -> str:
-        """Report a crew's work, and return what becomes of the run."""
+        """Report a crew's work, and return the state of the run."""
         body = {"dag_run_id": crew, "logical_date": None, "conf": {"crew": crew}}
         # While something else writes to its SQLite, Airflow answers with 503, and would be asked again.
         self.airflow.wait_for(lambda: self.airflow.ask("dags/report/dagRuns", "POST", **body), f"the {crew} run")

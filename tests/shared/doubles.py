@@ -16,7 +16,7 @@ HANGS = 30.0
 
 
 class FakeClock:
-    """A clock that stands still until a test moves it, or somebody waits for it.
+    """A clock that stands still until a test moves it, or code waits on it.
 
     Called, it is ``time.monotonic``; :meth:`wait` is ``threading.Event().wait``, which takes no real time.
 
