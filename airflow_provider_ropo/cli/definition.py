@@ -127,7 +127,7 @@ def get_ropo_cli_commands() -> list[GroupCommand]:
                 ),
                 ActionCommand(
                     name="settle",
-                    help="Say that events are delivered, undelivered or closed",
+                    help="Record that events are delivered, undelivered or closed",
                     description=(
                         "Show the history of each event, ask, and write one row for each to the ledger, with your user "
                         "name and the reason. If one of the events cannot be settled like that, nothing is written."

@@ -37,8 +37,8 @@ DIGEST_KEY = "ropo_digest"
 class Target(NamedTuple):
     """Where a run's events go.
 
-    :param channel: how they leave.
-    :param server: its address, as people know it.
+    :param channel: how they are sent.
+    :param server: the server's address, for reports.
     :param destination: its name in the ledger.
     :param timezone: the zone of times that name none, and of those that are sent.
     """
@@ -52,13 +52,13 @@ class Target(NamedTuple):
 class UsageplaceOperator(BaseOperator):
     """Base of the operators that report the rows of a query, or row mappings, as events.
 
-    All rows are read, checked and put in order, and the warehouse is let go, before the first event leaves. Then
-    everything that can be sent is sent, and the task fails once if anything has not arrived. Rejected and invalid rows
-    alone are no reason for an Airflow retry; anything that may pass is.
+    All rows are read, checked and put in order, and the warehouse connection is closed, before the first event is sent.
+    Then everything that can be sent is sent, and the task fails once if an event has not arrived. If all failures are
+    rejected, invalid or changed rows, Airflow does not retry the task; otherwise it does.
 
     Every parameter but ``statuses`` and ``sql_hook_params`` is a template field, so that it can be a template or
-    another task's output. A number may be text, as a template gives it (``"0.1"``, ``"5"``). What is no template is
-    checked when the DAG is parsed, the rest when the task runs, before it reads.
+    another task's output. A number may be text, as a template returns it (``"0.1"``, ``"5"``). Templates are
+    checked when the task runs, before it reads; everything else is checked when the DAG is parsed.
 
     :param sql: query or ``.sql`` file, templated; one row per event, or one per event and invoice.
     :param sql_conn_id: the warehouse: any connection whose hook is a ``DbApiHook``.
@@ -67,19 +67,19 @@ class UsageplaceOperator(BaseOperator):
     :param events: instead of ``sql``: a list of row mappings, or an XCom that holds one.
     :param columns: event field → column name, where they differ.
     :param statuses: the warehouse's status value → ``disconnected``, ``connected`` or ``notdisconnected``.
-    :param ledger_table: table that remembers deliveries, made if missing; None: no memory. Templated.
+    :param ledger_table: table that remembers deliveries, created if missing; None: no ledger. Templated.
     :param ledger_conn_id: where it lives; by default where the rows come from.
-    :param redeliver: of what is known delivered: ``"never"``, ``"changed"`` (same id, other content) or ``"always"``.
-    :param on_unconfirmed: what may have arrived already: ``"resend"`` with the same id, or ``"hold"``.
+    :param redeliver: which delivered events are sent again: ``"never"``, ``"changed"`` (same id, other content) or ``"always"``.
+    :param on_unconfirmed: for events that may have arrived already: ``"resend"`` with the same id, or ``"hold"``.
     :param claim_timeout: seconds for which another run's unfinished *sending* is respected; after that it counts as
         unconfirmed.
-    :param max_failed: rejected, invalid and changed events tolerated: a count, or a fraction below 1.
-    :param max_events: refuse before the first event leaves if more would be sent: a count, or a count for each status
+    :param max_failed: rejected, invalid and changed events that are tolerated: a count, or a fraction below 1.
+    :param max_events: refuse before the first event is sent if more would be sent: a count, or a count for each status
         (``{"disconnected": 200}``). Events that the ledger knows as delivered do not count.
     :param approved: the digest that a task with ``preview=True`` left in the XCom ``ropo_digest``; if anything else
-        would be sent, the run refuses before the first event leaves. Empty text is refused, too.
+        would be sent, the run is refused before the first event is sent. Empty text is refused, too.
     :param event_ids: send only these events: a list, or text with commas or line ends between the ids; empty: all.
-    :param on_empty: what no rows mean: ``"succeed"``, ``"skip"`` or ``"fail"``.
+    :param on_empty: if there are no rows: ``"succeed"``, ``"skip"`` or ``"fail"``.
     :param preview: read, check and count everything, log the first payloads with customers' data masked, and send
         and write nothing. Templated, so that a DAG param can set it. The digest of what would be sent goes to the XCom
         ``ropo_digest``.
