@@ -24,8 +24,8 @@ PARAMS = {
         type="boolean",
         title="Preview",
         description=(
-            "Read and check everything, post nothing. If the DAG is paused, clear the box 'Unpause … on trigger' of this "
-            "dialog, too: otherwise a scheduled run that is due starts as well, and posts."
+            "Read and check everything, post nothing. If the DAG is paused, clear the box 'Unpause … on trigger' in "
+            "this dialog, too: otherwise a scheduled run that is due starts as well, and posts."
         ),
     ),
     "event_ids": Param(

@@ -36,7 +36,7 @@ class PostingOptions:
     """How events are posted; checked when it is made.
 
     :param max_workers: parallel posts.
-    :param rate_limit: posts a second over all workers, at most; None: no limit.
+    :param rate_limit: maximum number of posts a second over all workers; None: no limit.
     :raises RopoConfigurationError: naming the parameter.
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 class RateLimiter:
     """Says when the next post may go: evenly, at most at a rate, and not while Ropo One has asked for a pause.
 
-    :param rate_limit: posts a second, at most; None: as fast as they come.
+    :param rate_limit: maximum number of posts a second; None: no limit.
     :param clock: seconds, from any start.
     """
 

@@ -110,8 +110,8 @@ class RopoPurgeOperator(BaseOperator):
     :param place: instead of that, remove this usage place and the details from all rows about it.
     :param force: accept an age below 90 days.
     :param preview: count only.
-    :return: the counts of :class:`~airflow_provider_ropo.ledger.maintenance.Purged`, or ``events`` and ``rows``.
-    :raises RopoConfigurationError: for what makes no sense; there is no retry.
+    :return: the numbers of ``events`` and their ``rows``; without ``place`` also ``kept``, the open events of that age.
+    :raises RopoConfigurationError: if a parameter is not valid, or the place is unknown; there is no retry.
     """
 
     template_fields: Sequence[str] = ("conn_id", "table", "older_than", "place", "force", "preview")

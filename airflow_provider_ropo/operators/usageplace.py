@@ -27,7 +27,7 @@ class UsageplaceEventOperator(UsageplaceOperator):
 
     :param ropo_conn_id: the connection of type Ropo One; its extra ``timeout`` is in seconds. Templated.
     :param max_workers: parallel posts, never two for one usage place. Templated.
-    :param rate_limit: posts a second over all of them, at most; None: no limit. Templated.
+    :param rate_limit: maximum number of posts a second over all of them; None: no limit. Templated.
     :raises DeliveriesFailedError: if something is not at Ropo One.
     :raises RopoError: if nothing could be sent at all.
     """

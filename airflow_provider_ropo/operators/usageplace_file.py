@@ -33,7 +33,7 @@ class UsageplaceEventFileOperator(UsageplaceOperator):
     :class:`~airflow_provider_ropo.operators.base.UsageplaceOperator`. For another kind of destination, derive a class
     and override :meth:`open_store`.
 
-    :param ledger_table: table that remembers deliveries, made if missing; required. Templated.
+    :param ledger_table: table that records deliveries, created if missing; required. Templated.
     :param destination_conn_id: a connection of type ``sftp``, ``aws`` (S3) or ``fs``. Templated.
     :param folder: the folder there; for S3, what comes before the name, with the bucket first if the connection names
         none. Templated.
@@ -42,11 +42,11 @@ class UsageplaceEventFileOperator(UsageplaceOperator):
     :param format: ``"jsonl"``, ``"json"``, ``"csv"``, a :class:`~airflow_provider_ropo.export.formats.CsvFormat`, or an
         object of your own with the methods of :class:`~airflow_provider_ropo.export.formats.FileFormat`.
     :param temporary: the ending of the file's name while it is uploaded; with ``/`` at its end, the folder that it is
-        in meanwhile. None where the server cannot rename. Of no importance for S3. Templated.
+        in meanwhile. None where the server cannot rename. S3 does not use it. Templated.
     :param marker: the ending of the name of an empty file that follows, such as ``".done"``, or a
         :class:`~airflow_provider_ropo.export.marker.ControlFile`, which has the number of events, the size and the
         SHA-256. None: none follows. Templated.
-    :param on_empty: what no rows mean: ``"succeed"``, ``"skip"``, ``"fail"``, or ``"file"``: a file without events.
+    :param on_empty: if there are no rows: ``"succeed"``, ``"skip"``, ``"fail"``, or ``"file"``: a file without events.
     """
 
     template_fields: Sequence[str] = (
