@@ -69,8 +69,8 @@ class UsageplaceOperator(BaseOperator):
     :param statuses: the warehouse's status value → ``disconnected``, ``connected`` or ``notdisconnected``.
     :param ledger_table: table that remembers deliveries, created if missing; None: no ledger. Templated.
     :param ledger_conn_id: where it lives; by default where the rows come from.
-    :param redeliver: which delivered events are sent again: ``"never"``: none; ``"changed"``: those with the same id and
-        other content; ``"always"``: all.
+    :param redeliver: which delivered events are sent again: ``"never"``: none; ``"changed"``: those with the same id
+        and other content; ``"always"``: all.
     :param on_unconfirmed: for events that may have arrived already: ``"resend"`` with the same id, or ``"hold"``.
     :param claim_timeout: seconds for which another run's unfinished *sending* is respected; after that it counts as
         unconfirmed.
