@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, ClassVar, Protocol, runtime_checkable
 
@@ -24,6 +24,8 @@ CSV_COLUMNS = (
     "invoicenumber",
     "jobid",
 )
+#: The last two cells of an event that has none.
+_NO_INVOICE = [(None, None)]
 
 
 @runtime_checkable
@@ -87,18 +89,10 @@ class JsonFormat:
         self._write(b"[]\n" if self._before == b"[\n" else b"\n]\n")
 
 
-class _Text:
-    """Takes what ``csv`` writes."""
+class _Echo:
+    """Gives back what ``csv`` writes: its ``writerow`` returns what ``write`` does."""
 
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self.write = self._pieces.append
-
-    def take(self) -> str:
-        """Return what was written since the last time."""
-        text = "".join(self._pieces)
-        self._pieces.clear()
-        return text
+    write = str
 
 
 @dataclass
@@ -155,15 +149,13 @@ class _CsvFile:
     def __init__(self, settings: CsvFormat, stream: BinaryIO) -> None:
         self._settings = settings
         self._stream = stream
-        self._text = _Text()
-        self._row = csv.writer(self._text, delimiter=settings.delimiter).writerow
+        self._row: Callable[[Iterable[object]], str] = csv.writer(_Echo(), delimiter=settings.delimiter).writerow
         # It writes the mark of utf-16 once, not before each row.
         self._encode = codecs.getincrementalencoder(settings.encoding)().encode
         if settings.bom:
             self._stream.write(self._encode("\N{ZERO WIDTH NO-BREAK SPACE}"))
         if settings.header:
-            self._row(CSV_COLUMNS)
-            self._stream.write(self._encode(self._text.take()))
+            self._stream.write(self._encode(self._row(CSV_COLUMNS)))
 
     def write(self, event: UsageplaceEvent) -> None:
         cells = (
@@ -175,13 +167,9 @@ class _CsvFile:
             event.contract_no,
             event.description,
         )
-        if event.invoices:
-            for invoice in event.invoices:
-                self._row((*cells, invoice.invoicenumber, invoice.jobid))
-        else:
-            self._row((*cells, None, None))
+        invoices = [(invoice.invoicenumber, invoice.jobid) for invoice in event.invoices] or _NO_INVOICE
         try:
-            data = self._encode(self._text.take())
+            data = self._encode("".join([self._row(cells + invoice) for invoice in invoices]))
         except UnicodeEncodeError:
             raise self._invalid(event, cells) from None
         self._stream.write(data)

@@ -60,8 +60,9 @@ class LocalFile:
         :raises InvalidRowError: if the format cannot hold it.
         """
         try:
-            with _disk_errors():
-                self._format.write(event)
+            self._format.write(event)
+        except OSError as error:
+            raise _disk_error(error) from error
         except UnicodeEncodeError as error:
             reason = f"has a character that the file's encoding {error.encoding} lacks"
             place = event.usageplacecode
@@ -116,7 +117,11 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SpoolError(
-            f"the file does not fit on the disk, or that failed ({error}): it is made in {temporary_folder()}; make "
-            "room there, or set the worker's environment variable SQLITE_TMPDIR (or TMPDIR) to another folder"
-        ) from error
+        raise _disk_error(error) from error
+
+
+def _disk_error(error: OSError) -> SpoolError:
+    return SpoolError(
+        f"the file does not fit on the disk, or that failed ({error}): it is made in {temporary_folder()}; make room "
+        "there, or set the worker's environment variable SQLITE_TMPDIR (or TMPDIR) to another folder"
+    )

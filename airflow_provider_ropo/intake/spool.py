@@ -34,6 +34,7 @@ MAX_INVOICES = 10_000
 _TOO_MANY = f"is that of an event with more than {MAX_INVOICES:,} invoices"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
+_STATUSES = {status.value: status for status in UsageplaceStatus}
 
 # Nothing is ever rolled back, and nobody else reads it.
 _SCHEMA = """
@@ -60,12 +61,16 @@ CREATE TABLE shared AS
     SELECT id FROM event GROUP BY id HAVING count(*) > 1
     UNION SELECT id FROM event WHERE id IN (SELECT id FROM invalid);
 """
+# The places by their first event, each with a rowid in that order; then the events need not be sorted on the disk.
+_PLACES = """
+CREATE TABLE IF NOT EXISTS place AS
+    SELECT usageplacecode AS code, min(time) AS start FROM event GROUP BY code ORDER BY start, code
+"""
 _LANES = f"""
-SELECT {_COLUMNS}, min(time) OVER (PARTITION BY usageplacecode) AS lane_start, number
-FROM event ORDER BY lane_start, usageplacecode, time, number
+SELECT {_COLUMNS}, number FROM place CROSS JOIN event ON usageplacecode = code ORDER BY place.rowid, time, number
 """
 _REST_OF_LANE = f"""
-SELECT {_COLUMNS}, NULL, number FROM event
+SELECT {_COLUMNS}, number FROM event
 WHERE usageplacecode = ? AND (time, number) > (?, ?) ORDER BY time, number LIMIT ?
 """
 
@@ -163,6 +168,7 @@ class Spool:
             self._database.execute("CREATE TABLE wanted (id PRIMARY KEY)")
             self._database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((each,) for each in event_ids))
         self._all("DELETE FROM event WHERE id NOT IN (SELECT id FROM wanted)")
+        self._all("DROP TABLE IF EXISTS place")
         self._all("DELETE FROM invalid WHERE id IS NULL OR id NOT IN (SELECT id FROM wanted)")
         missing = "SELECT id FROM wanted EXCEPT SELECT id FROM event EXCEPT SELECT id FROM invalid ORDER BY id"
         return [event_id for (event_id,) in self._all(missing)]
@@ -182,6 +188,7 @@ class Spool:
 
         Lanes may be read side by side. Of each, only a few events are in memory.
         """
+        self._all(_PLACES)
         for _place, rows in groupby(self._rows(_LANES), key=itemgetter(1)):
             yield self._lane(list(islice(rows, PAGE)))
 
@@ -196,7 +203,7 @@ class Spool:
         return UsageplaceEvent(
             event_id,
             code,
-            UsageplaceStatus(status),
+            _STATUSES[status],
             (_EPOCH + time * _MICROSECOND).astimezone(self._zone),
             customernumber,
             contract_no,

@@ -409,7 +409,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fill(spool: Spool, make_event: MakeEvent, count: int = 20_000) -> None:
     for number in range(count):
-        spool.add(number, make_event(f"e{number}", f"P{number}", description="x" * 200))
+        spool.add(number, make_event(f"e{number}", f"P{number:0200}", description="x" * 200))
 
 
 def test_disk_is_full_while_rows_are_read(folder: Path, make_event: MakeEvent) -> None:
