@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from airflow_provider_ropo.delivery import BLOCKING, WAITS, Delivery, DeliveryStatus, end_of, waits_for
 from airflow_provider_ropo.errors import FileStoreError, InvalidRowError, SupersededError
 from airflow_provider_ropo.event import UsageplaceEvent
+from airflow_provider_ropo.export.file_claim import FileClaim
 from airflow_provider_ropo.export.formats import FileFormat
 from airflow_provider_ropo.export.local_file import LocalFile
 from airflow_provider_ropo.export.publisher import FilePublisher
@@ -111,7 +112,7 @@ class Exporter:
             elif step is Step.PUBLISH:
                 self._publisher.complete(file)
             elif step is Step.UPLOAD or (step is Step.UNCONFIRMED and not self._hold):
-                self._publisher.send(file, local.content())
+                self._publisher.send(self._publisher.claim(file), local.content())
             elif step is Step.UNCONFIRMED:
                 raise FileStoreError(f"the {file} may have arrived already")
 
@@ -243,7 +244,7 @@ class Exporter:
             again = local.finish(self._name)
             if again.sha256 == file.sha256:
                 log.warning("The %s may have arrived already and is sent again with the same name", file)
-                self._claim_and_publish(file, local)
+                self._send_again(file, local)
                 return None
         self._reopen()
         reason = "it was collected or is lost, and cannot be made again: not all of its events are read, or one changed"
@@ -272,12 +273,17 @@ class Exporter:
             return
         # Before anything is claimed: the destination answers, and no other file has that name.
         self._publisher.next_step(file)
-        lost = self._claim(file)
+        claim = self._publisher.claim(file)
+        lost = self._claim_events(claim)
         if self._stop.is_set():
-            return
-        if not lost:
-            self._publish(file, local)
-            return
+            claim.withdraw("the run was stopped")
+        elif lost:
+            self._send_rest(claim)
+        else:
+            self._publish(claim, local)
+
+    def _send_rest(self, claim: FileClaim) -> None:
+        """Send those events of a file that could be claimed in another one."""
         self._end_blocked()
         with LocalFile(self._format) as rest:
             for batch in self._batches(_CHOSEN):
@@ -285,19 +291,31 @@ class Exporter:
                     rest.write(event)
             file = rest.finish(self._name)
             if file.events:
+                claim_of_rest = self._publisher.claim(file)
                 for batch in self._batches(_CHOSEN):
                     events = [event for _number, event in batch]
                     self._latest_claim = self._ledger.reassert(events, self._latest_claim, str(file))
-                self._publish(file, rest)
+                # Who takes the first file over from now on finds that its events are in this one.
+                claim.check()
+                claim.withdraw("other runs have some of its events; the others are in another file")
+                self._publish(claim_of_rest, rest)
+            else:
+                claim.withdraw("other runs have its events")
 
-    def _claim_and_publish(self, file: FileRecord, local: LocalFile) -> None:
-        if self._claim(file):
+    def _send_again(self, file: FileRecord, local: LocalFile) -> None:
+        """Send a file that may have arrived already."""
+        claim = self._publisher.claim(file)
+        if self._claim_events(claim):
+            claim.withdraw("another run has taken some of its events")
             raise FileStoreError(f"another run has taken events of the {file}, which may have arrived already")
-        if not self._stop.is_set():
-            self._publish(file, local)
+        if self._stop.is_set():
+            claim.withdraw("the run was stopped")
+        else:
+            self._publish(claim, local)
 
-    def _claim(self, file: FileRecord) -> int:
+    def _claim_events(self, claim: FileClaim) -> int:
         """Claim every event of a file; return the number of those that could not be claimed."""
+        file = claim.file
         assert file.events == self._states.count(_CHOSEN)  # noqa: S101 - else one is recorded that was not sent
         numbers: dict[str, int] = {}
         lost = 0
@@ -305,6 +323,7 @@ class Exporter:
         for batch in self._batches(_CHOSEN):
             if self._stop.is_set():
                 break
+            claim.refresh()
             numbers |= {event.id: number for number, event in batch}
             events = [event for _number, event in batch]
             size = len(events)
@@ -349,9 +368,10 @@ class Exporter:
                     self._skip(number, claim, DeliveryStatus.HELD, waits_for(survey.blocked_by), survey)
             self._record(survey)
 
-    def _publish(self, file: FileRecord, local: LocalFile) -> None:
+    def _publish(self, claim: FileClaim, local: LocalFile) -> None:
+        file = claim.file
         try:
-            self._publisher.send(file, local.content())
+            self._publisher.send(claim, local.content())
         except FileStoreError as error:
             if error.may_have_arrived:
                 self._end_chosen(DeliveryStatus.UNCONFIRMED, f"{file}; {error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import io
 import logging
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import BinaryIO
 
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import FileConflictError, FileStoreError, SupersededError
+from airflow_provider_ropo.export.file_claim import FileClaim
 from airflow_provider_ropo.export.marker import Marker
 from airflow_provider_ropo.export.resume import MAYBE_UPLOADED, NOTHING, UNKNOWN, Seen, Step, newest_status, next_step
 from airflow_provider_ropo.export.store import FileStore
@@ -69,23 +69,27 @@ class FilePublisher:
         """
         return self._next_step(file, newest_status(self._ledger.file_entries(file.name)))
 
-    def send(self, file: FileRecord, content: BinaryIO) -> None:
+    def claim(self, file: FileRecord) -> FileClaim:
+        """Claim a file for this run: before its events, so that who finds one of them claimed finds the file, too."""
+        return FileClaim(self._ledger, file)
+
+    def send(self, claim: FileClaim, content: BinaryIO) -> None:
         """Upload a file and publish it.
 
         :param content: read from its beginning; of the size that the record has.
         """
-        since = self._ledger.record_file(file, SENDING)
-        if self._next_step(file, SENDING) is Step.UPLOAD:
-            temporary = self._temporary(file.name)
+        if self._next_step(claim.file, SENDING) is Step.UPLOAD:
+            content = claim.refreshed_by(content)
+            temporary = self._temporary(claim.file.name)
             if temporary is not None:
-                self._upload(file, content, temporary)
-                self._ledger.record_file(file, UPLOADED)
-            self._publish(file, since, content)
-        self.finish(file)
+                self._upload(claim, content, temporary)
+                claim.record(UPLOADED)
+            self._publish(claim, content)
+        self.finish(claim.file)
 
     def complete(self, file: FileRecord) -> None:
         """Publish a file that an earlier try has uploaded."""
-        self._publish(file, self._ledger.record_file(file, UPLOADED), None)
+        self._publish(FileClaim(self._ledger, file, UPLOADED), None)
         self.finish(file)
 
     def finish(self, file: FileRecord) -> None:
@@ -121,21 +125,25 @@ class FilePublisher:
     def _temporary(self, name: str) -> str | None:
         return self._paths.before(name) if self._store.can_rename else None
 
-    def _upload(self, file: FileRecord, content: BinaryIO, temporary: str) -> None:
+    def _upload(self, claim: FileClaim, content: BinaryIO, temporary: str) -> None:
+        file = claim.file
         try:
             self._store.put(content, temporary, replace=True)
         except OSError as error:
+            claim.withdraw(_reason(error))
             raise self._failure(file, "could not be uploaded", error) from error
         seen = self._look(temporary)
         if seen.is_known and seen.size != file.size:
+            claim.withdraw(f"its upload has {seen.size or 0} bytes")
             raise FileStoreError(f"the upload of {file} has {seen.size or 0} bytes at {self._store.destination}")
 
-    def _publish(self, file: FileRecord, since: dt.datetime, content: BinaryIO | None) -> None:
-        self._ledger.record_file(file, PUBLISHING)
+    def _publish(self, claim: FileClaim, content: BinaryIO | None) -> None:
+        file = claim.file
+        claim.record(PUBLISHING)
         try:
-            self._ledger.check_file_is_mine(file, since)
+            claim.check()
         except SupersededError:
-            self._ledger.record_file(file, UNPUBLISHED, "another run has taken it over")
+            claim.withdraw("another run has taken it over")
             raise
         temporary, final = self._temporary(file.name), self._paths.final(file.name)
         try:

@@ -246,7 +246,7 @@ class ClaimProtocol:
 
     def _verify_and_claim(self, asked: Round, read: Snapshot, now: dt.datetime, clock: float, plan: Plan) -> None:
         decisions = {
-            event.id: self.decide(event, read.entries.get(event.id, ()), now)
+            event.id: _in_file(self.decide(event, read.entries.get(event.id, ()), now), plan.detail)
             for event in (*asked.look_ups, *asked.blocked)
         }
         for claim in asked.unresolved:
@@ -287,7 +287,7 @@ class ClaimProtocol:
         # A claim does not stand in its own way; what this process has found out about a file still counts.
         others = [each for each in entries if each.claimant != self._me or each.delivery_status == UNPUBLISHED]
         counted = of_destination(others, self._destination)
-        decision = self.decide(claim.event, counted, now)
+        decision = _in_file(self.decide(claim.event, counted, now), plan.detail)
         unconfirmed = decision.unconfirmed or claim.decision.unconfirmed
         verified = replace(claim, decision=replace(decision, unconfirmed=unconfirmed))
         if self._waits(claim, decision, counted, now, clock):
@@ -375,6 +375,19 @@ def looked_up(event: UsageplaceEvent, decision: Decision, now: dt.datetime) -> P
     :param now: the database's time just before the reading.
     """
     return PendingClaim(event, decision, later_timestamp(decision.newest.recorded_at if decision.newest else None, now))
+
+
+def _in_file(decision: Decision, detail: str) -> Decision:
+    """Return the decision about an event that is to be sent in a file: not if it may have arrived in another one.
+
+    That file is looked for first, at the destination.
+
+    :param detail: the file; empty: the event is sent alone.
+    """
+    file = decision.file
+    if not detail or decision.action is not Action.SEND or file is None or str(file) == detail:
+        return decision
+    return replace(decision, action=Action.CLAIMED_ELSEWHERE, detail=f"it may have arrived in the {file}")
 
 
 def _is_delivered(delivery: Delivery) -> bool:

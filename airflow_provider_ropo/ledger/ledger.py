@@ -32,6 +32,7 @@ from airflow_provider_ropo.ledger.entries import (
     LONGEST_DETAIL,
     SENDING,
     TICK,
+    UNPUBLISHED,
     Claimant,
     LedgerEntry,
     event_row,
@@ -77,6 +78,11 @@ class DeliveryLedger:
         self._superseded = False
         #: Events delivered although a later one of their usage place had been delivered before.
         self.stale = 0
+
+    @property
+    def claim_timeout(self) -> float:
+        """Seconds for which another run's unfinished *sending* is respected."""
+        return self._policy.claim_timeout
 
     def exists(self) -> bool:
         """Tell whether there is a table that may be read."""
@@ -209,18 +215,22 @@ class DeliveryLedger:
         return at
 
     def check_file_is_mine(self, file: FileRecord, since: dt.datetime) -> None:
-        """Refuse to go on with a file that another process has written about since then.
+        """Refuse to go on with a file that another process has taken over, or goes on with itself, since then.
 
+        A process that only claims the file takes nothing away: of those that claim its events, one alone gets them.
         An earlier try of this task instance gives way itself.
 
         :raises SupersededError: naming the other run.
         """
+        claimed: set[Claimant] = set()
         for entry in self.file_entries(file.name):
-            is_mine = entry.claimant == self._me or entry.claimant.is_earlier_try_of(self._me)
-            if not is_mine and entry.recorded_at > since:
-                raise SupersededError(
-                    f"run {entry.claimant.run_id} has taken over the file {file.name}; this one stops"
-                )
+            who = entry.claimant
+            if entry.delivery_status == SENDING:
+                claimed.add(who)
+            is_own_claim = entry.delivery_status in {SENDING, UNPUBLISHED} and who in claimed
+            is_mine = who == self._me or who.is_earlier_try_of(self._me)
+            if entry.recorded_at > since and not (is_mine or is_own_claim):
+                raise SupersededError(f"run {who.run_id} has taken over the file {file.name}; this one stops")
 
     def record_found(
         self, found: Sequence[tuple[UsageplaceEvent, Decision]], status: str, file: FileRecord, detail: str
