@@ -1,4 +1,4 @@
-"""This run's claim of a file: one row of the ledger, which other runs respect as long as it is refreshed."""
+"""A run's claim of a file: a row of the ledger that other runs respect as long as it is refreshed."""
 
 from __future__ import annotations
 

@@ -217,15 +217,15 @@ class DeliveryLedger:
     def check_file_is_mine(self, file: FileRecord, since: dt.datetime) -> None:
         """Refuse to go on with a file that another process has taken over, or goes on with itself, since then.
 
-        A process that only claims the file takes nothing away: of those that claim its events, one alone gets them.
-        An earlier try of this task instance gives way itself.
+        A run that only claims the file takes nothing away: of those that claim its events, one alone gets them. A later
+        try of this task instance does, and an earlier one gives way itself.
 
         :raises SupersededError: naming the other run.
         """
         claimed: set[Claimant] = set()
         for entry in self.file_entries(file.name):
             who = entry.claimant
-            if entry.delivery_status == SENDING:
+            if entry.delivery_status == SENDING and not self._me.is_earlier_try_of(who):
                 claimed.add(who)
             is_own_claim = entry.delivery_status in {SENDING, UNPUBLISHED} and who in claimed
             is_mine = who == self._me or who.is_earlier_try_of(self._me)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from airflow_provider_ropo.export.folder import FolderStore
 from airflow_provider_ropo.export.publisher import FilePaths
+from airflow_provider_ropo.export.store import FileStore
 from file_runs import FileRuns, rows
 from killed_runs import check_whole
 
 #: Others take a claim for a dead run's at once.
 NO_PATIENCE = {"claim_timeout": 0.000_001}
+#: Steps of a run that sends a file; and one that it does not come to.
+STEPS, NEVER = 46, 1_000
+#: Pairs of steps that are tried.
+PAIRS = 12
 
 
 class Pausing:
@@ -43,32 +49,76 @@ class Pausing:
         return call
 
 
-def published(folder: Path) -> list[bytes]:
-    """Return the files; an upload of a run that was asleep may be left."""
-    return [path.read_bytes() for path in folder.iterdir() if path.suffix != ".part"]
+SOME, ALL = rows(3, places=2), rows(6, places=2)
 
 
-@pytest.mark.parametrize("others", [rows(6, places=2), rows(3, places=2)], ids=["the same", "some of them"])
+class Sleeper:
+    """A run on a thread of its own that sleeps at one of its steps until it is woken.
+
+    :param step: counted from one.
+    :param run: takes what is to be called at each step.
+    """
+
+    def __init__(self, step: int, run: Callable[[Callable[[str], None]], Any]) -> None:
+        self._step = step
+        self._count = 0
+        self._sleeps, self._woken = threading.Event(), threading.Event()
+        self._run = run
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+        self._sleeps.wait(60)
+
+    def wake(self) -> None:
+        """Let it end."""
+        self._woken.set()
+        self._thread.join(60)
+
+    def _work(self) -> None:
+        try:
+            self._run(self._pause)
+        finally:
+            self._sleeps.set()
+
+    def _pause(self, _name: str) -> None:
+        self._count += 1
+        if self._count == self._step:
+            self._sleeps.set()
+            self._woken.wait(60)
+
+
+def check_each_in_one_file(first: int, second: int, folder: Path, temporary: str | None, others: list[Any]) -> None:
+    """Let two runs sleep, and wake the first one first; whatever they did, a third one finds or sends the rest."""
+    folder.mkdir()
+    paths = FilePaths("", temporary)
+    runs, store = FileRuns(f"sqlite:///{folder}.db"), FolderStore(folder)
+
+    def sleeper(step: int, given: list[Any], name: str) -> Sleeper:
+        def run(pause: Callable[[str], None]) -> None:
+            values: Any = {"paths": paths, "policy": NO_PATIENCE, "wrap": lambda ledger: Pausing(ledger, pause)}
+            runs.run(given, cast("FileStore", Pausing(store, pause)), run_id=name, name=name, **values)
+
+        return Sleeper(step, run)
+
+    for each in (sleeper(first, ALL, "first"), sleeper(second, others, "second")):
+        each.wake()
+    for name in ("third", "fourth"):
+        last = runs.run(ALL, store, run_id=name, name=name, paths=paths, policy=NO_PATIENCE)
+
+    assert (None, 0) == (last.stopped, last.summary.failed), (first, second)
+    whole = [path.read_bytes() for path in folder.iterdir() if path.suffix != ".part"]
+    check_whole(whole, (f"e{number}" for number in range(6)))
+
+
 @pytest.mark.parametrize("temporary", [".part", None], ids=["renamed", "no temporary name"])
-def test_sleep_at_every_step(tmp_path: Path, temporary: str | None, others: list[dict[str, Any]]) -> None:
+def test_sleep_at_every_step(tmp_path: Path, temporary: str | None) -> None:
     """Wherever a run sleeps while another takes over from it, each event is in one file, and none is lost."""
-    for number in count(1):
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        runs, store = FileRuns(f"sqlite:///{tmp_path}/{number}.db"), FolderStore(folder)
-        paths, steps = FilePaths("", temporary), []
+    for step in range(1 if temporary else 2, STEPS + 1, 2):
+        check_each_in_one_file(step, NEVER, tmp_path / f"{step}", temporary, SOME if step % 4 < 2 else ALL)
 
-        def pause(name: str) -> None:
-            steps.append(name)
-            if len(steps) == number:
-                runs.run(others, store, run_id="other", name="other", paths=paths, policy=NO_PATIENCE)
 
-        given: Any = Pausing(store, pause)
-        runs.run(rows(6, places=2), given, paths=paths, wrap=lambda ledger: Pausing(ledger, pause))  # type: ignore[arg-type, return-value]
-        last = runs.run(rows(6, places=2), store, run_id="last", name="last", paths=paths, policy=NO_PATIENCE)
-
-        assert last.stopped is None, (number, steps[number - 1], last.stopped)
-        assert last.summary.failed == 0, (number, steps[number - 1], last.counts)
-        check_whole(published(folder), (f"e{each}" for each in range(6)))
-        if len(steps) < number:
-            break
+def test_two_sleep(tmp_path: Path) -> None:
+    """The same holds where the run that takes over falls asleep, too."""
+    steps = random.Random(8)  # noqa: S311 - the same every time
+    for number in range(PAIRS):
+        first, second = steps.randint(5, 16), steps.randint(18, STEPS)
+        check_each_in_one_file(first, second, tmp_path / f"{number}", ".part" if number % 3 else None, SOME)

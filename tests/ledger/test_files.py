@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -105,3 +107,44 @@ def test_file_that_was_taken_over(open_ledger: OpenLedger) -> None:
     with pytest.raises(SupersededError, match="taken over"):
         first.check_file_is_mine(FILE, began)
     second.check_file_is_mine(FILE, later)
+
+
+@pytest.mark.parametrize(
+    ("others", "is_taken"),
+    [
+        ((SENDING,), False),
+        ((SENDING, UNPUBLISHED), False),
+        ((UNPUBLISHED,), True),
+        ((UNPUBLISHED, SENDING), True),
+        ((SENDING, UPLOADED), True),
+        ((UPLOADED,), True),
+    ],
+    ids=["claims", "gives up", "takes over", "takes over and sends", "sends", "goes on"],
+)
+def test_file_that_another_run_writes_about(
+    open_ledger: OpenLedger, others: tuple[str, ...], *, is_taken: bool
+) -> None:
+    """A run that claims the same file, and gives it up again, takes nothing away; one that goes on with it does."""
+    first, other = open_ledger(claimant("run")), open_ledger(claimant("other"))
+    began = first.record_file(FILE, SENDING)
+    for status in others:
+        other.record_file(FILE, status)
+
+    with pytest.raises(SupersededError, match="run other has taken over") if is_taken else nullcontext():
+        first.check_file_is_mine(FILE, began)
+
+
+def test_event_that_may_have_arrived_in_another_file(
+    open_ledger: OpenLedger, make_event: MakeEvent, clock: LedgerTime
+) -> None:
+    """An event of a file that its run has left is not claimed for another file: that one is looked for first."""
+    claim(open_ledger(claimant("run")), make_event("e1"))
+    clock.time += dt.timedelta(seconds=601)
+    other = open_ledger(claimant("other"))
+    again = Round(look_ups=[make_event("e1"), make_event("e2")], claim_limit=9, claims_per_place=9)
+
+    apart, together = (other.exchange(replace(again, detail=detail)) for detail in ("file another", str(FILE)))
+
+    assert [(Action.CLAIMED_ELSEWHERE, "e1")] == [(each.decision.action, each.event.id) for each in apart.refused]
+    assert FILE.name in apart.refused[0].decision.detail
+    assert [] == together.refused
