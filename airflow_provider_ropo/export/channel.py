@@ -98,6 +98,7 @@ class FileChannel:
                 exporter.run()
             elif self.sends_empty:
                 exporter.send_empty()
+            exporter.finish_left_files()
         except (FileStoreError, RopoLedgerError, SpoolError) as error:
             stopped = error
         finally:

@@ -21,7 +21,7 @@ from airflow_provider_ropo.export.file_claim import FileClaim
 from airflow_provider_ropo.export.formats import FileFormat
 from airflow_provider_ropo.export.local_file import LocalFile
 from airflow_provider_ropo.export.publisher import FilePublisher
-from airflow_provider_ropo.export.resume import Step
+from airflow_provider_ropo.export.resume import Step, is_left
 from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.ledger.claims import Outcome, PendingClaim, Round
 from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action, Decision
@@ -97,7 +97,7 @@ class Exporter:
                     self._send(local)
                     return
             for file in files:
-                self._known_files[file.name] = self._resume(file)
+                self._look_after(file)
 
     def send_empty(self) -> None:
         """Send a file without events, unless it is known to have arrived.
@@ -115,6 +115,15 @@ class Exporter:
                 self._publisher.send(self._publisher.claim(file), local.content())
             elif step is Step.UNCONFIRMED:
                 raise FileStoreError(f"the {file} may have arrived already")
+
+    def finish_left_files(self) -> None:
+        """Bring files of this task's earlier runs to an end that no event of this run has led to.
+
+        :raises FileStoreError: if that fails.
+        """
+        for file, entries in self._ledger.left_files():
+            if not self._stop.is_set() and file.name not in self._known_files and is_left(entries):
+                self._look_after(file)
 
     def unsent(self) -> Iterator[UsageplaceEvent]:
         """Yield the events that the run did not come to, once it has ended."""
@@ -207,6 +216,12 @@ class Exporter:
 
     # Files of earlier tries
 
+    def _look_after(self, file: FileRecord) -> None:
+        waiting = self._known_files[file.name] = self._resume(file)
+        if waiting is not None and waiting.status is DeliveryStatus.UNCONFIRMED:
+            self._ledger.record_file(file, waiting.status, waiting.reason)
+            self._record_unread(file, waiting.status, waiting.reason)
+
     def _resume(self, file: FileRecord) -> _Waiting | None:
         """Bring a file of an earlier try to an end; return how its events end, if they are not sent now."""
         senders = self._ledger.senders_of_file(file.name)
@@ -264,6 +279,17 @@ class Exporter:
                 # What has changed since is judged anew.
                 if status == DeliveryStatus.DELIVERED and claim.decision.action is not Action.CONTENT_CHANGED:
                     self._end(number, end_of(claim.event, DeliveryStatus.DELIVERED, detail, attempts=1))
+
+        self._record_unread(file, status, detail)
+
+    def _record_unread(self, file: FileRecord, status: str, detail: str) -> None:
+        """Record what was found out about a file for the events in it that this run has not read."""
+        unread = self._ledger.record_unread(file, status, detail)
+        if not unread:
+            return
+        log.warning("%s: %s; this run does not read %s events in it, which are %s", file, detail, f"{unread:,}", status)
+        if status == UNPUBLISHED:
+            log.warning("They are sent when a run reads them: clear the task instance that made this file")
 
     # Sending
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from airflow_provider_ropo.delivery import DeliveryStatus
-from airflow_provider_ropo.ledger.entries import PUBLISHING, SENDING, UPLOADED, LedgerEntry
+from airflow_provider_ropo.ledger.entries import IN_PROGRESS, PUBLISHING, SENDING, UPLOADED, LedgerEntry
 
 
 class Step(StrEnum):
@@ -71,6 +71,18 @@ def newest_status(entries: Sequence[LedgerEntry]) -> str | None:
     if _MAYBE_PUBLISHED.intersection(of_process.values()):
         return PUBLISHING
     return entries[-1].delivery_status if entries else None
+
+
+def is_left(entries: Sequence[LedgerEntry]) -> bool:
+    """Tell whether it is still to be recorded how a file ended, or what a person has said of it.
+
+    :param entries: the rows about the file, oldest first.
+    """
+    newest = entries[-1]
+    if newest.claimant.is_person:
+        return True
+    # Once a later run has looked for it and says so, a person decides.
+    return newest.delivery_status != DeliveryStatus.UNCONFIRMED and newest_status(entries) in IN_PROGRESS
 
 
 def next_step(newest: str | None, size: int, temporary: Seen, final: Seen) -> Step:

@@ -166,7 +166,7 @@ def decide(  # noqa: C901, PLR0911 - a decision table, read top down
     unresolved = last_unresolved(entries)
     if unresolved is None:
         return Decision(Action.SEND, newest=newest)
-    file = _file_of(entries)
+    file = file_of(entries)
     sent_hash = unresolved.payload_hash if file is not None else None
     if policy.redeliver == "never" and not content.matches(unresolved.payload_hash):
         return replace(_changed(content, unresolved, newest), file=file, sent_hash=sent_hash)
@@ -240,8 +240,11 @@ def last_unresolved(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
     return unresolved
 
 
-def _file_of(entries: Sequence[LedgerEntry]) -> FileRecord | None:
-    """Return the file of the newest attempt in a file that is not answered."""
+def file_of(entries: Sequence[LedgerEntry]) -> FileRecord | None:
+    """Return the file of the newest attempt in a file that is not answered; None: there is none.
+
+    :param entries: oldest first.
+    """
     for entry in reversed(entries):
         if entry.delivery_status in {SENDING, DeliveryStatus.UNCONFIRMED} and not _is_answered(entry, entries):
             file = FileRecord.parse(entry.detail or "")

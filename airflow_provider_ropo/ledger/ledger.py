@@ -23,12 +23,14 @@ from airflow_provider_ropo.ledger.decisions import (
     Decision,
     LedgerPolicy,
     competing_claims,
+    file_of,
     last_unresolved,
     latest,
     of_destination,
 )
 from airflow_provider_ropo.ledger.digest import ContentDigest, invalid_digest, is_of_invalid
 from airflow_provider_ropo.ledger.entries import (
+    IN_PROGRESS,
     LONGEST_DETAIL,
     SENDING,
     TICK,
@@ -41,6 +43,7 @@ from airflow_provider_ropo.ledger.entries import (
     later_timestamp,
 )
 from airflow_provider_ropo.ledger.files import FileRecord
+from airflow_provider_ropo.ledger.left_files import events_in, names_of_left_files
 from airflow_provider_ropo.ledger.table import LedgerTable, batches
 
 log = logging.getLogger(__name__)
@@ -237,16 +240,17 @@ class DeliveryLedger:
     ) -> None:
         """Record what was found out about events of a file, with the content that is in it.
 
+        The row comes right after the newest one that was read: it is no answer to what another run sends meanwhile.
+
         :param found: each event, and the decision that names the file.
         :param detail: what was found out.
         """
-        now = self._now()
         self._table.insert(
             [
                 event_row(
                     event,
                     status,
-                    later_timestamp(decision.newest.recorded_at if decision.newest else None, now),
+                    decision.newest.recorded_at + TICK if decision.newest else self._now(),
                     destination=self._destination,
                     payload_hash=decision.sent_hash or ContentDigest(event, self._destination).text,
                     claimant=self._me,
@@ -255,6 +259,52 @@ class DeliveryLedger:
                 for event, decision in found
             ]
         )
+
+    def left_files(self) -> list[tuple[FileRecord, list[LedgerEntry]]]:
+        """Return the files of this task that no run has recorded as delivered or closed, and the rows about each."""
+        names = names_of_left_files(self._table, self._destination, self._me)
+        read = self._table.entries(names)
+        left = []
+        for name in names:
+            entries = of_destination(read[name], self._destination)
+            files = (FileRecord.parse(entry.detail or "") for entry in entries)
+            left += [(file, entries) for file in files if file is not None][:1]
+        return left
+
+    def record_unread(self, file: FileRecord, status: str, detail: str) -> int:
+        """Record what was found out about a file for the events in it that are open still: no row of this run has them.
+
+        :param detail: what was found out.
+        :return: the number of these events.
+        """
+        senders = {entry.claimant for entry in self.file_entries(file.name) if entry.delivery_status in IN_PROGRESS}
+        count = 0
+        for page in events_in(self._table, self._destination, file, senders):
+            about = {each["event_id"]: each for each in page}
+            for event_ids in batches(about):
+                rows = []
+                read = self._table.entries(event_ids)
+                for event_id in event_ids:
+                    entries = of_destination(read[event_id], self._destination)
+                    unresolved = last_unresolved(entries)
+                    if unresolved is None or file_of(entries) != file or entries[-1].delivery_status == status:
+                        continue
+                    rows.append(
+                        {
+                            **about[event_id],
+                            "destination": self._destination,
+                            "delivery_status": str(status),
+                            "http_status": None,
+                            "detail": f"{file}; {detail}"[:LONGEST_DETAIL],
+                            "payload_hash": unresolved.payload_hash,
+                            "attempts": 0,
+                            **self._me._asdict(),
+                            "recorded_at": entries[-1].recorded_at + TICK,
+                        }
+                    )
+                self._table.insert(rows)
+                count += len(rows)
+        return count
 
     def record_invalid(self, errors: Iterable[InvalidRowError]) -> None:
         """Record rows that never became an event, but for those whose id Ropo One has, or may have."""

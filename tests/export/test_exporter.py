@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from airflow_provider_ropo.export.folder import FolderStore
 from airflow_provider_ropo.export.formats import CsvFormat
 from airflow_provider_ropo.export.marker import ControlFile, Marker
 from airflow_provider_ropo.export.publisher import FilePaths
+from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from file_runs import Ended, FileRuns, StoreOf, rows
 
 DELIVERED, ALREADY_DELIVERED, HELD, INVALID = (
@@ -416,3 +417,133 @@ def test_settled_as_not_delivered(runs: FileRuns, store: FolderStore, folder: Pa
 
     assert 2 == ended.number(DELIVERED)
     assert ["e0", "e1"] == ids(folder)
+
+
+def killed_at_the_rename(runs: FileRuns, store: FolderStore, *, happens: bool, count: int = 3) -> str:
+    """Let a run be killed at its rename; return the file's name."""
+
+    class Killed(Lost):
+        def publish(self, temporary: str, name: str) -> None:
+            with suppress(ConnectionResetError):
+                super().publish(temporary, name)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(
+            rows(count),
+            Killed(store, happens=happens),
+            run_id="killed",
+            wrap=lambda ledger: cast("DeliveryLedger", Mute(ledger)),
+        )
+    return str(runs.rows_of("e0")[0].detail.split()[1])
+
+
+class Mute:
+    """A ledger of a process that is killed: nothing is written as it ends."""
+
+    def __init__(self, ledger: Any) -> None:
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def record_unsent(self, *_values: Any, **_named: Any) -> list[Any]:
+        return []
+
+
+NO_PATIENCE = {"claim_timeout": 0.000_001}
+
+
+@pytest.mark.parametrize("happens", [True, False], ids=["renamed", "not renamed"])
+@pytest.mark.parametrize("read", [0, 1, 2], ids=["no rows", "another row", "some of them"])
+def test_left_file_is_finished(runs: FileRuns, store: FolderStore, folder: Path, read: int, *, happens: bool) -> None:
+    """A later run of the task finishes a file that a killed run has left, also if its query reads no event in it."""
+    name = killed_at_the_rename(runs, store, happens=happens)
+    given = [[], rows(1, first=7), rows(2)][read]
+
+    ended = runs.run(given, store, run_id="later", name="later", policy=NO_PATIENCE)
+
+    assert (None, read) == (ended.stopped, ended.number(DELIVERED))
+    assert name in names(folder)
+    assert [["sending", "delivered"]] * 3 == [runs.statuses(f"e{number}") for number in range(3)]
+    assert runs.statuses(name)[-1] == "delivered"
+    assert runs.rows_of("e2")[0].payload_hash == runs.rows_of("e2")[1].payload_hash
+
+
+def test_left_file_that_was_never_published(runs: FileRuns, store: FolderStore, folder: Path) -> None:
+    """Events of a file that was never published are recorded as such, and the run that reads them sends them."""
+    name = killed_at_the_rename(runs, store, happens=False)
+    (folder / f"{name}.part").write_bytes(b"half")
+    with runs.database() as database:
+        database.execute("DELETE FROM ropo_ledger WHERE delivery_status IN ('uploaded', 'publishing')")
+
+    runs.run(rows(1, first=7), store, run_id="later", name="later", policy=NO_PATIENCE)
+
+    assert [["sending", "unpublished"]] * 3 == [runs.statuses(f"e{number}") for number in range(3)]
+    assert "it was never published" in runs.rows_of("e1")[-1].detail
+    assert 1 == len(names(folder))
+    assert 3 == runs.run(rows(3), store, run_id="killed", try_number=2).number(DELIVERED)
+
+
+def test_left_file_that_is_nowhere(runs: FileRuns, store: FolderStore, folder: Path) -> None:
+    """Events of a file that was collected or is lost are unconfirmed, once, and a person settles them by its name."""
+    name = killed_at_the_rename(runs, store, happens=True)
+    (folder / name).unlink()
+
+    for run_id in ("second", "third"):
+        ended = runs.run(rows(1, first=7), store, run_id=run_id, policy=NO_PATIENCE)
+
+        assert ended.stopped is None
+        assert [["sending", "unconfirmed"]] * 3 == [runs.statuses(f"e{number}") for number in range(3)]
+    runs.settle(name, "closed")
+    for run_id in ("fourth", "fifth"):
+        runs.run([], store, run_id=run_id, policy=NO_PATIENCE)
+
+    assert [["sending", "unconfirmed", "closed"]] * 3 == [runs.statuses(f"e{number}") for number in range(3)]
+
+
+@pytest.mark.parametrize("other", [{"run_id": "killed", "try_number": 2}, {"run_id": "later"}], ids=["try", "run"])
+def test_left_file_of_a_run_that_is_alive(
+    runs: FileRuns, store: FolderStore, folder: Path, other: dict[str, Any]
+) -> None:
+    """A file that another run may still be sending is left to it, and taken over from an earlier try."""
+    name = killed_at_the_rename(runs, store, happens=False)
+
+    runs.run(rows(1, first=7), store, name="later", **other)
+
+    assert (name in names(folder)) == ("try_number" in other)
+    assert runs.statuses("e0")[1:] == ["delivered"] * ("try_number" in other)
+
+
+def test_left_file_of_another_task(runs: FileRuns, store: FolderStore, folder: Path) -> None:
+    """A file of another task is none of a run's business."""
+    name = killed_at_the_rename(runs, store, happens=False)
+    with runs.database() as database:
+        database.execute("UPDATE ropo_ledger SET task_id = 'another'")
+
+    runs.run(rows(1, first=7), store, run_id="later", name="later", policy=NO_PATIENCE)
+
+    assert f"{name}.part" in names(folder)
+    assert ["sending"] == runs.statuses("e0")
+
+
+def test_claim_is_refreshed(runs: FileRuns, store: FolderStore, folder: Path) -> None:
+    """While a file is read for its upload, its claim is written again, so that other runs respect it."""
+
+    class Slow(StoreOf):
+        def put(self, file: BinaryIO, name: str, *, replace: bool) -> None:
+            for _ in range(3):
+                assert file.read(10)
+            ends.append(runs.run(rows(2), store, run_id="other"))
+            file.seek(0)
+            super().put(file, name, replace=replace)
+
+    ends: list[Ended] = []
+
+    ended = runs.run(rows(2), Slow(store), policy=NO_PATIENCE)
+
+    assert (2, 2) == (ended.number(DELIVERED), ends[0].number(HELD))
+    (name,) = names(folder)
+    statuses = runs.statuses(name)
+    assert statuses.count("sending") > 1
+    assert ["uploaded", "publishing", "delivered"] == statuses[-3:]

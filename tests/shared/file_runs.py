@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -104,6 +105,12 @@ class FileRuns:
         with engine.connect() as connection:
             query = sa.select(table).where(table.c.event_id == event_id).order_by(table.c.recorded_at)
             return list(connection.execute(query))
+
+    @contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """Change the ledger's SQLite file."""
+        with closing(sqlite3.connect(self._address.removeprefix("sqlite:///"))) as database, database:
+            yield database
 
     def settle(self, name: str, status: str) -> None:
         """Settle a file by its name, as a person does."""
