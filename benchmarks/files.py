@@ -144,7 +144,7 @@ def to_plain(spool: Spool, format_: str) -> tuple[float, float]:
     """Return our speed, to that of a plain loop: out of the spool, and over events in memory."""
 
     def ratio(events: Callable[[], Iterable[UsageplaceEvent]]) -> float:
-        ours, theirs = (seconds(lambda work=work: work(events(), format_)) for work in (to_file, plain))
+        ours, theirs = (seconds(partial(work, events(), format_)) for work in (to_file, plain))
         return theirs / ours
 
     in_memory = list(islice(chain.from_iterable(spool.lanes()), IN_MEMORY))

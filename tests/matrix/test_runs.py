@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Callable
@@ -112,3 +113,23 @@ def test_an_outcome_that_no_run_reported_is_found(
     missing, _ = airflow.test_dag("ropo_outcomes_check", DAY_AFTER)
 
     assert ("success", "failed") == (complete, missing)
+
+
+def test_events_arrive_as_a_file(
+    airflow: Airflow, make_warehouse: MakeWarehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run sends one whole file; the same run again recognises every event, and sends none."""
+    drop = tmp_path / "in"
+    drop.mkdir()
+    monkeypatch.setenv("AIRFLOW_CONN_ROPO_SFTP", json.dumps({"conn_type": "fs", "extra": {"path": str(tmp_path)}}))
+    make_warehouse(GOOD)
+
+    first = airflow.test_dag("ropo_usageplace_events_file", MORNING)
+    again = airflow.test_dag("ropo_usageplace_events_file", MORNING)
+
+    assert ("success", [{"rows": 4, "events": 4, "delivered": 4}]) == first
+    assert ("success", [{"rows": 4, "events": 4, "already_delivered": 4}]) == again
+    (path,) = drop.iterdir()
+    assert re.fullmatch(r"usageplace_events_20260115T030000Z_[0-9a-f]{12}\.csv", path.name)
+    events = [line.partition(";")[0] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    assert ["e1", "e2", "e3", "e4"] == sorted(events)
