@@ -148,7 +148,9 @@ class Channel(Protocol):
     ) -> RopoError | None:
         """Send what is in a spool, count and record the delivery statuses; return why it had to stop, if so.
 
-        The parameters are those of :func:`deliver`.
+        :param on_delivery: takes and counts each event's delivery, on the calling thread.
+
+        The other parameters are those of :func:`deliver`.
         """
 
 
@@ -197,6 +199,11 @@ def deliver(
         posted then.
     :raises RopoLedgerError: if the ledger's table cannot be made; nothing is posted then.
     """
+
+    def count(delivery: Delivery) -> None:
+        report.on_delivery(delivery)
+        on_delivery(delivery)
+
     summary = report.summary
     with Spool(find_timezone(options.timezone), report.on_rows) as spool:
         if ledger is not None and not options.preview:
@@ -209,7 +216,7 @@ def deliver(
             return RunResult(summary, None, summary.failure(options.max_failed), str(digest))
         stopped: RopoError | None = plan.refusal(options)
         if stopped is None:
-            stopped = channel.send(spool, ledger, report=report, stop=stop, on_delivery=on_delivery)
+            stopped = channel.send(spool, ledger, report=report, stop=stop, on_delivery=count)
         else:
             report.stop(stopped)
     return RunResult(summary, stopped, summary.failure(options.max_failed))

@@ -84,7 +84,7 @@ def send(path: Path, folder: Path, format_: str) -> None:
     with Spool(ZONE) as spool, closing(ledger), Report(summary) as report:
         summary.rows = read(spool, path)
         channel = FileChannel(FolderStore(drop), "events", format=format_of(format_))
-        channel.send(spool, ledger, report=report, stop=threading.Event())
+        channel.send(spool, ledger, report=report, stop=threading.Event(), on_delivery=report.on_delivery)
     if summary.count(DeliveryStatus.DELIVERED) != summary.rows or len(list(drop.iterdir())) != 1:
         sys.exit(str(summary))
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from airflow_provider_ropo.api.client import RopoClient
 from airflow_provider_ropo.api.settings import RopoSettings
-from airflow_provider_ropo.delivery import DeliveryStatus
+from airflow_provider_ropo.delivery import Delivery, DeliveryStatus
 from airflow_provider_ropo.dispatch.dispatcher import Dispatcher
 from airflow_provider_ropo.dispatch.posting import PostingOptions, RestChannel
 from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
@@ -106,13 +106,18 @@ def post(
     client = RopoClient(settings)
     client.sign_in()
     report = Report(DeliverySummary(rows=count))
+
+    def on_delivery(delivery: Delivery) -> None:
+        report.on_delivery(delivery)
+        answers.append(time.perf_counter())
+
     with spool_of(count, prefix) as spool, Stopwatch() as watch:
         RestChannel(client, PostingOptions(max_workers=workers)).send(
             spool,
             ledger,
             report=report,
             stop=threading.Event(),
-            on_delivery=lambda _delivery: answers.append(time.perf_counter()),
+            on_delivery=on_delivery,
         )
     if ledger is not None:
         ledger.close()

@@ -75,25 +75,20 @@ class RestChannel:
         *,
         report: Report,
         stop: threading.Event,
-        on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
+        on_delivery: Callable[[Delivery], None],
     ) -> RopoError | None:
         """Post what is in a spool, and count the delivery statuses; return why nothing more could be posted, if so.
 
         :param ledger: remembers deliveries; the caller closes it.
-        :param report: counts, and publishes progress.
+        :param report: counts what is not sent, and publishes progress.
         :param stop: set, from any thread, to end the posting soon.
-        :param on_delivery: called with each event's delivery, on the calling thread.
+        :param on_delivery: takes and counts each event's delivery, on the calling thread.
         """
-
-        def count(delivery: Delivery) -> None:
-            report.on_delivery(delivery)
-            on_delivery(delivery)
-
         report.start_posting(spool.count())
         backoff = Backoff()
         dispatcher = Dispatcher(
             lambda event: self.client.post_usageplace_event(self.payload(event)),
-            count,
+            on_delivery,
             ledger=ledger,
             max_workers=self.options.max_workers,
             rate_limit=self.options.rate_limit,

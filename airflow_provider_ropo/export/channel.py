@@ -60,28 +60,23 @@ class FileChannel:
         *,
         report: Report,
         stop: threading.Event,
-        on_delivery: Callable[[Delivery], None] = lambda _delivery: None,
+        on_delivery: Callable[[Delivery], None],
     ) -> RopoError | None:
         """Send what is in a spool, and count the delivery statuses; return why it could not be sent, if so.
 
         :param ledger: remembers deliveries and how far the file came; the caller closes it.
-        :param report: counts, and publishes progress.
+        :param report: counts what is not sent, and publishes progress.
         :param stop: set, from any thread, to end soon.
-        :param on_delivery: called with each event's delivery, on the calling thread.
+        :param on_delivery: takes and counts each event's delivery, on the calling thread.
         :raises RopoConfigurationError: if there is no ledger, or the destination refuses the connection.
         """
         if ledger is None:
             raise RopoConfigurationError("`ledger_table` is missing: a file is sent only with a ledger")
-
-        def count(delivery: Delivery) -> None:
-            report.on_delivery(delivery)
-            on_delivery(delivery)
-
         report.start_posting(spool.count())
         exporter = Exporter(
             spool,
             FilePublisher(self.store, self.paths, ledger, self.marker),
-            count,
+            on_delivery,
             ledger=ledger,
             format_=self.format,
             name=self.name,

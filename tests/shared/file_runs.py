@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import RopoError
@@ -87,12 +88,13 @@ class FileRuns:
             )
             hold = policy.get("on_unconfirmed") == "hold"
             sender = FileChannel(store, name, hold=hold, **channel)
-            stopped = sender.send(spool, ledger, report=report, stop=stop or threading.Event())
+            stop = stop or threading.Event()
+            stopped = sender.send(spool, ledger, report=report, stop=stop, on_delivery=report.on_delivery)
         return Ended(summary.as_dict(), stopped, summary)
 
     def _engine(self) -> sa.engine.Engine:
         options: dict[str, Any] = {"connect_args": {"timeout": 60}} if self._address.startswith("sqlite") else {}
-        engine = sa.create_engine(self._address, hide_parameters=True, poolclass=sa.NullPool, **options)
+        engine = sa.create_engine(self._address, hide_parameters=True, poolclass=NullPool, **options)
         if options:
             # What a killed process has written is there; only a machine that fails would lose it.
             sa.event.listen(engine, "connect", lambda each, _record: each.execute("PRAGMA synchronous = OFF"))
