@@ -86,17 +86,17 @@ class FileChannel:
         )
         unsent: Iterable[UsageplaceEvent] = chain.from_iterable(spool.lanes())
         stopped: RopoError | None = None
-        try:
-            ledger.record_invalid(report.follow(spool.invalid()))
-            unsent = exporter.unsent()
-            if report.summary.rows:
-                exporter.run()
-            elif self.sends_empty:
-                exporter.send_empty()
-            exporter.finish_left_files()
-        except (FileStoreError, RopoLedgerError, SpoolError) as error:
-            stopped = error
-        finally:
-            self.store.close()
-            stopped = end_sending(unsent, ledger, report, stopped)
+        with self.store:
+            try:
+                ledger.record_invalid(report.follow(spool.invalid()))
+                unsent = exporter.unsent()
+                if report.summary.rows:
+                    exporter.run()
+                elif self.sends_empty:
+                    exporter.send_empty()
+                exporter.finish_left_files()
+            except (FileStoreError, RopoLedgerError, SpoolError) as error:
+                stopped = error
+            finally:
+                stopped = end_sending(unsent, ledger, report, stopped)
         return stopped

@@ -32,7 +32,10 @@ class FolderStore(FileStore):
     def put(self, file: BinaryIO, name: str, *, replace: bool) -> None:
         """Write a file, and have the system write it to the disk."""
         path = self._root / name
-        with path.open("wb" if replace else "xb") as target:
+        if replace:
+            # Not into what has the name: that may be a link, or be written by a process that was asleep.
+            path.unlink(missing_ok=True)
+        with path.open("xb") as target:
             try:
                 shutil.copyfileobj(file, target)
                 target.flush()

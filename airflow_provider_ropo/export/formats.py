@@ -24,6 +24,8 @@ CSV_COLUMNS = (
     "invoicenumber",
     "jobid",
 )
+#: Characters of a format's extension; the whole name is in the ledger.
+LONGEST_EXTENSION = 20
 #: The last two cells of an event that has none.
 _NO_INVOICE = [(None, None)]
 
@@ -202,8 +204,18 @@ def format_of(given: object) -> FileFormat:
     if isinstance(given, str) and given in named:
         return named[given]()
     if not isinstance(given, type) and isinstance(given, FileFormat):
+        if not is_part_of_a_name(given.extension) or len(given.extension) > LONGEST_EXTENSION:
+            raise RopoConfigurationError(
+                f"the `extension` of `format` must be the ending of a file's name, of at most {LONGEST_EXTENSION} "
+                "characters, without the dot, blanks and /"
+            )
         return given
     raise RopoConfigurationError(
         f"`format` must be one of {', '.join(named)}, a CsvFormat, or an object with `extension`, `open`, `write` and "
         "`close`"
     )
+
+
+def is_part_of_a_name(text: object) -> bool:
+    """Tell whether a file's name may have this text: the ledger's rows end a name at a blank."""
+    return isinstance(text, str) and bool(text) and text.isprintable() and not set(text) & {" ", "/"}

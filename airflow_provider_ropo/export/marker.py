@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from airflow_provider_ropo.errors import RopoConfigurationError
+from airflow_provider_ropo.export.formats import is_part_of_a_name
 from airflow_provider_ropo.ledger.files import FileRecord
 
 
@@ -19,7 +20,7 @@ class Marker:
     suffix: str
 
     def __post_init__(self) -> None:
-        if not self.suffix or "/" in self.suffix or any(char.isspace() for char in self.suffix):
+        if not is_part_of_a_name(self.suffix):
             raise RopoConfigurationError("`marker` must be the ending of a file's name, such as .done")
 
     def content(self, file: FileRecord) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.export.formats import FileFormat, format_of
+from airflow_provider_ropo.export.formats import FileFormat, format_of, is_part_of_a_name
 from airflow_provider_ropo.export.marker import Marker, marker_of
 from airflow_provider_ropo.export.publisher import FilePaths
 from airflow_provider_ropo.timezones import DEFAULT_TIMEZONE, find_timezone
@@ -41,7 +41,7 @@ class FileOptions:
             raise RopoConfigurationError("`destination_conn_id` must be a connection of type sftp, aws or fs")
         if not isinstance(self.folder, str):
             raise RopoConfigurationError("`folder` must be text")
-        if not _is_part_of_a_name(self.name) or "/" in self.name or len(self.name) > LONGEST_NAME:
+        if not is_part_of_a_name(self.name) or len(self.name) > LONGEST_NAME:
             raise RopoConfigurationError(
                 f"`name` must be the beginning of a file's name, of at most {LONGEST_NAME} characters, without blanks"
             )
@@ -70,8 +70,7 @@ class FileOptions:
 
 
 def _is_ending_or_folder(text: object) -> bool:
-    return _is_part_of_a_name(text) and ("/" not in str(text) or str(text).endswith("/"))
-
-
-def _is_part_of_a_name(text: object) -> bool:
-    return isinstance(text, str) and bool(text) and not any(char.isspace() for char in text)
+    """Tell whether a text is the ending of a name, or a folder with ``/`` at its end."""
+    if isinstance(text, str) and text.endswith("/"):
+        return all(is_part_of_a_name(part) for part in text[:-1].lstrip("/").split("/"))
+    return is_part_of_a_name(text)

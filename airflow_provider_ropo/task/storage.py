@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
@@ -303,7 +304,8 @@ def _of_http_status(code: int, text: str) -> OSError:
     }
     if code in kinds:
         return kinds[code]()
-    return ConnectionError(text) if code >= 500 else OSError(text)  # noqa: PLR2004 - HTTP's own
+    is_lost = code >= HTTPStatus.INTERNAL_SERVER_ERROR and code != HTTPStatus.NOT_IMPLEMENTED
+    return ConnectionError(text) if is_lost else OSError(text)
 
 
 def _missing(conn_type: str, extra: str) -> RopoConfigurationError:

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_ropo.delivery import DeliveryStatus
 from airflow_provider_ropo.errors import FileConflictError, FileStoreError
 from airflow_provider_ropo.export.folder import FolderStore
-from airflow_provider_ropo.export.formats import CsvFormat
+from airflow_provider_ropo.export.formats import CsvFormat, JsonLinesFormat
 from airflow_provider_ropo.export.marker import ControlFile, Marker
 from airflow_provider_ropo.export.publisher import FilePaths
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
@@ -547,3 +547,53 @@ def test_claim_is_refreshed(runs: FileRuns, store: FolderStore, folder: Path) ->
     statuses = runs.statuses(name)
     assert statuses.count("sending") > 1
     assert ["uploaded", "publishing", "delivered"] == statuses[-3:]
+
+
+def test_upload_does_not_follow_a_link(runs: FileRuns, store: FolderStore, folder: Path, tmp_path: Path) -> None:
+    """What has the temporary name is replaced, and not written to: it may be a link to somebody's file."""
+    runs.run(rows(2), store)
+    (path,) = folder.iterdir()
+    path.unlink()
+    other = tmp_path / "other"
+    other.write_text("somebody's")
+    path.with_name(f"{path.name}.part").symlink_to(other)
+
+    ended = runs.run(rows(2), store, run_id="again", policy={"redeliver": "always"})
+
+    assert 2 == ended.number(DELIVERED)
+    assert "somebody's" == other.read_text()
+    assert path.read_text()
+
+
+def test_destination_with_a_bug(runs: FileRuns, store: FolderStore, folder: Path) -> None:
+    """A user's store that fails in its own way leaves no claim behind, also if it cannot be closed."""
+
+    class Broken(StoreOf):
+        def put(self, file: BinaryIO, name: str, *, replace: bool) -> None:
+            raise KeyError(name)
+
+        def close(self) -> None:
+            raise KeyError("close")
+
+    with pytest.raises(KeyError):
+        runs.run(rows(2), Broken(store))
+
+    assert ["sending", "undelivered"] == runs.statuses("e0")
+    assert 2 == runs.run(rows(2), store, run_id="other").number(DELIVERED)
+
+
+@pytest.mark.parametrize("where", ["open", "write", "close"])
+def test_format_with_a_bug(runs: FileRuns, store: FolderStore, folder: Path, where: str) -> None:
+    """A user's format that fails at any point sends nothing, and the next run sends everything."""
+
+    class Broken(JsonLinesFormat):
+        def __getattribute__(self, name: str) -> Any:
+            if name == where:
+                raise ZeroDivisionError
+            return super().__getattribute__(name)
+
+    with pytest.raises(ZeroDivisionError):
+        runs.run(rows(2), store, format=Broken())
+
+    assert [] == names(folder)
+    assert 2 == runs.run(rows(2), store, run_id="other").number(DELIVERED)

@@ -176,6 +176,16 @@ def test_no_format(given: object) -> None:
         format_of(given)
 
 
+@pytest.mark.parametrize("extension", ["", "a b", "a/../b", "a\0", "\u202etxt", "x" * 21, None], ids=repr)
+def test_extension_that_no_name_may_have(extension: object) -> None:
+    """A format whose extension would make another path, or a name that the ledger cannot read again, is refused."""
+    given = Own()
+    given.extension = extension  # type: ignore[assignment]
+
+    with pytest.raises(RopoConfigurationError, match="`extension` of `format`"):
+        format_of(given)
+
+
 def test_columns() -> None:
     """The columns are all fields of an event and of an invoice."""
     assert {*UsageplaceEvent.__dataclass_fields__, *Invoice.__dataclass_fields__} - {"invoices"} == set(CSV_COLUMNS)
