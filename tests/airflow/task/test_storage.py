@@ -314,7 +314,8 @@ def test_hook_whose_default_is_not_to_check(connect: Callable[..., FileStore]) -
 
     from airflow_provider_ropo.task.storage import SftpStore
 
-    hook = SFTPHook(ssh_conn_id=None, remote_host="127.0.0.1", username="ropo", no_host_key_check=True)
+    hook = SFTPHook(ssh_conn_id=None, remote_host="127.0.0.1", username="ropo")
+    hook.no_host_key_check = True
 
     SftpStore(hook)
 
