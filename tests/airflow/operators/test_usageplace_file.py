@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_ropo.errors import DeliveriesFailedError, RopoConfigurationError
+from airflow_provider_ropo.errors import DeliveriesFailedError, FileStoreError, RopoConfigurationError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.event.model import encode_json
 from airflow_provider_ropo.export.formats import CsvFormat
@@ -131,6 +131,45 @@ def test_guards(drop: Path) -> None:
 
     assert [] == names(drop)
     assert 1 == run(rows(3), max_events=2, event_ids=["e1"])["delivered"]
+
+
+def test_anything_else_than_was_approved(drop: Path, tmp_path: Path) -> None:
+    """Events that were not approved are refused before a file or a claim is made; a later try may send what was."""
+    ti = FakeTaskInstance()
+    run(rows(2), ti, preview=True)
+    digest = ti.pushed["ropo_digest"]
+    changed = [*rows(1), rows(1, first=1)[0] | {"description": "something else"}]
+
+    for given in (rows(3), rows(1), changed):
+        with pytest.raises(AirflowFailException, match="not what was approved"):
+            run(given, approved=digest)
+
+    assert [] == names(drop)
+    with closing(sqlite3.connect(tmp_path / "warehouse.db")) as database:
+        assert [(0,)] == database.execute("SELECT count(*) FROM ropo_ledger").fetchall()
+    with pytest.raises(FileStoreError):
+        run(rows(2), approved=digest, temporary="missing/")
+    assert 2 == run(rows(2), FakeTaskInstance(try_number=2), approved=digest)["delivered"]
+
+
+def test_max_failed(drop: Path) -> None:
+    """Rows that the file's encoding cannot hold count as failed: tolerated up to the limit, the others are sent."""
+    given = [*rows(3), rows(1, first=3)[0] | {"description": "5 €"}]
+    latin = {"format": CsvFormat(encoding="latin-1")}
+
+    with pytest.raises(AirflowFailException, match="3 of 4 events"):
+        run(given, **latin)
+    counts = run(given, FakeTaskInstance(try_number=2), max_failed=1, **latin)
+
+    assert (1, 3) == (counts["invalid"], counts["already_delivered"])
+    assert 1 == len(names(drop))
+
+
+def test_preview_of_no_rows(drop: Path) -> None:
+    """A preview sends no empty file either."""
+    run([], on_empty="file", preview=True)
+
+    assert [] == names(drop)
 
 
 def test_no_rows(drop: Path) -> None:
