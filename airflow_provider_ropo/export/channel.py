@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -86,7 +87,7 @@ class FileChannel:
         )
         unsent: Iterable[UsageplaceEvent] = chain.from_iterable(spool.lanes())
         stopped: RopoError | None = None
-        with self.store:
+        with closing(self.store):
             try:
                 ledger.record_invalid(report.follow(spool.invalid()))
                 unsent = exporter.unsent()

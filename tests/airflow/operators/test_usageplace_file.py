@@ -155,7 +155,7 @@ def test_anything_else_than_was_approved(drop: Path, tmp_path: Path) -> None:
 def test_max_failed(drop: Path) -> None:
     """Rows that the file's encoding cannot hold count as failed: tolerated up to the limit, the others are sent."""
     given = [*rows(3), rows(1, first=3)[0] | {"description": "5 €"}]
-    latin = {"format": CsvFormat(encoding="latin-1")}
+    latin: dict[str, Any] = {"format": CsvFormat(encoding="latin-1")}
 
     with pytest.raises(AirflowFailException, match="3 of 4 events"):
         run(given, **latin)
