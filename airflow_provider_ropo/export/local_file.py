@@ -40,7 +40,11 @@ class LocalFile:
             self._disk: BinaryIO = tempfile.TemporaryFile(dir=temporary_folder())  # noqa: SIM115 - closed in __exit__
             self._raw = _Digested(self._disk)
             self._stream = io.BufferedWriter(self._raw, BUFFER_SIZE)
-            format_.open(cast("BinaryIO", self._stream))
+            try:
+                format_.open(cast("BinaryIO", self._stream))
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
 
     def __enter__(self) -> Self:
         """Return the file itself."""
