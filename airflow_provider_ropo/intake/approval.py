@@ -13,7 +13,7 @@ from airflow_provider_ropo.errors import RopoConfigurationError
 
 #: Events whose fingerprints are in the digest, so that a difference can be counted; beyond, only the totals are.
 MAX_FINGERPRINTS = 1_000
-_ID_SIZE, _CONTENT_SIZE = 5, 1
+_ID_SIZE, _CONTENT_SIZE = 5, 2
 _TEXT = re.compile(r"ropo1:(?P<where>[0-9a-f]{16}):(?P<what>[0-9a-f]{64}):(?P<count>\d+):(?P<fingerprints>[\w=-]*)")
 
 

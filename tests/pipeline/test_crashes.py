@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,16 @@ class Worker:
     """Makes tries, one after another, each in a process of its own."""
 
     def __init__(self) -> None:
-        self._script = subprocess.Popen(
-            [sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
         self._process = 0
+
+    @cached_property
+    def _script(self) -> subprocess.Popen[str]:
+        """The process that forks: it imports for a second, so it is there only where it is used."""
+        return subprocess.Popen([sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def prepare(self) -> None:
+        """Let the first try start as soon as any other."""
+        assert self._script.poll() is None
 
     def start(self, job: dict[str, Any]) -> None:
         """Start a try."""
@@ -78,6 +84,8 @@ class Worker:
 
     def close(self) -> None:
         """Make no more tries."""
+        if "_script" not in vars(self):
+            return
         assert self._script.stdin is not None
         assert self._script.stdout is not None
         self._script.stdin.close()
@@ -92,7 +100,7 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[list[Worker]]:
-    """Ten workers, which are there from the start."""
+    """Ten workers."""
     workers = [Worker() for _ in range(10)]
     yield workers
     for worker in workers:
@@ -344,6 +352,8 @@ def test_side_by_side(
         end = worker.wait()
         return end if end["well"] else finish(worker, make_job, 2)
 
+    for worker in workers[:count]:
+        worker.prepare()
     for worker, make_job in zip(workers, jobs, strict=False):
         worker.start(make_job(1))
     wait_for(25, sandbox)
@@ -423,7 +433,7 @@ def test_a_frozen_superseded(database: str, engine: sa.engine.Engine, workers: l
 
 
 def freeze(worker: Worker, engine: sa.engine.Engine) -> None:
-    """Freeze a try, but not while it writes: SQLite would let nobody else write until it wakes."""
+    """Freeze a try, but not while it reads or writes: SQLite would let nobody else write until it wakes."""
     while True:
         worker.signal(signal.SIGSTOP)
         time.sleep(0.05)
@@ -436,7 +446,7 @@ def freeze(worker: Worker, engine: sa.engine.Engine) -> None:
 def is_free(database: str) -> bool:
     with closing(sqlite3.connect(database, timeout=0.1)) as connection:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError:
             return False
     return True

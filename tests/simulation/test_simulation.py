@@ -22,7 +22,7 @@ from simulator import START, History, Process, VirtualTable, explore, failure_of
 pytestmark = pytest.mark.no_cover
 
 #: Histories that are explored in every test run; ``make simulate`` goes on from there.
-HISTORIES = 4_000
+HISTORIES = 3_000
 #: Where to begin to look for a fault that one history in thousands shows.
 RARE = 4_600
 
