@@ -30,11 +30,13 @@ from airflow_provider_ropo.ledger.entries import (
     KNOWN_STATUSES,
     LONGEST_DETAIL,
     PERSON,
+    UNPUBLISHED,
     Claimant,
     LedgerEntry,
     claimant_in,
     later_timestamp,
 )
+from airflow_provider_ropo.ledger.files import FileRecord
 from airflow_provider_ropo.ledger.states import LookUp, states
 from airflow_provider_ropo.ledger.table import LedgerTable, batches
 
@@ -332,7 +334,7 @@ def purge(table: LedgerTable, older_than: dt.timedelta, *, force: bool = False, 
     ledger, purged = table.definition, Purged()
     for event_ids in batches(_ids_not_written_since(table, before)):
         entries_of = table.entries(event_ids)
-        finished = {event_id: entries for event_id, entries in entries_of.items() if _is_finished(entries)}
+        finished = {event_id: entries for event_id, entries in entries_of.items() if _is_finished(event_id, entries)}
         if finished and not dry_run:
             # Not what a run has written since.
             is_old = sa.and_(ledger.c.event_id.in_(list(finished)), ledger.c.recorded_at < before)
@@ -357,14 +359,20 @@ def _ids_not_written_since(table: LedgerTable, before: dt.datetime) -> Iterator[
         page = query.where(ledger.event_id > event_ids[-1])
 
 
-def _is_finished(entries: Sequence[LedgerEntry]) -> bool:
-    """Tell whether nothing is left to be done about an event, at any destination."""
+def _is_finished(event_id: str, entries: Sequence[LedgerEntry]) -> bool:
+    """Tell whether nothing is left to be done about an event, at any destination, or about a file."""
     destinations = {entry.destination for entry in entries if entry.destination} or {""}
     return all(
-        counted[-1].delivery_status in SUCCESSFUL or _is_delivered(counted)
+        counted[-1].delivery_status in SUCCESSFUL or _is_delivered(counted) or _is_given_up(event_id, counted[-1])
         for destination in destinations
         if (counted := of_destination(entries, destination))
     )
+
+
+def _is_given_up(name: str, entry: LedgerEntry) -> bool:
+    """Tell whether a row is about a file that was never published: the events in it have rows of their own."""
+    file = FileRecord.parse(entry.detail or "")
+    return entry.delivery_status == UNPUBLISHED and file is not None and file.name == name
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from airflow_provider_ropo.delivery import SUCCESSFUL, DeliveryStatus
 from airflow_provider_ropo.errors import RopoConfigurationError
-from airflow_provider_ropo.ledger.entries import KNOWN_STATUSES
+from airflow_provider_ropo.ledger.entries import KNOWN_STATUSES, UNPUBLISHED
 
 _SETTLED = (DeliveryStatus.DELIVERED.value, DeliveryStatus.CLOSED.value)
 #: The content of a *delivered* row without a digest.
@@ -110,11 +110,18 @@ def _is_asked_for(state: Any, asked: LookUp) -> list[Any]:
     conditions: list[Any] = []
     if asked.only_open:
         conditions.append(state.delivery_status.not_in(sorted(SUCCESSFUL)))
+        conditions.append(sa.not_(_is_unpublished_file(state)))
     if asked.status is not None:
         conditions.append(state.delivery_status == asked.status)
     if asked.destination is not None:
         conditions.append(state.target == asked.destination)
     return conditions
+
+
+def _is_unpublished_file(row: Any) -> Any:
+    """Tell whether a row is about a file that was given up: the events in it have rows of their own."""
+    is_of_file = sa.func.coalesce(row.detail, "").like(sa.literal("file ") + row.event_id + sa.literal(" of %"))
+    return sa.and_(row.delivery_status == UNPUBLISHED, is_of_file)
 
 
 def _is_recorded_within(row: Any, asked: LookUp) -> list[Any]:

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from airflow_provider_ropo.errors import InvalidRowError, RopoConfigurationError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger import maintenance
-from airflow_provider_ropo.ledger.decisions import Action
+from airflow_provider_ropo.ledger.decisions import Action, Decision
 from airflow_provider_ropo.ledger.digest import ContentDigest, unkeyed
-from airflow_provider_ropo.ledger.entries import Claimant
+from airflow_provider_ropo.ledger.entries import SENDING, UNPUBLISHED, Claimant
+from airflow_provider_ropo.ledger.files import FileRecord
 from airflow_provider_ropo.ledger.ledger import DeliveryLedger
 from airflow_provider_ropo.ledger.maintenance import (
     Erased,
@@ -427,6 +428,32 @@ def test_claims_and_invalid_rows_are_kept(
 
     assert Purged(kept=2) == purge(table, YEAR)
     assert ["e0", "e1"] == ids(table)
+
+
+@pytest.mark.parametrize(("status", "is_kept"), [(UNPUBLISHED, False), ("delivered", False), (SENDING, True)])
+def test_file_is_purged(
+    status: str,
+    is_kept: bool,  # noqa: FBT001
+    old: LedgerTime,
+    open_ledger: OpenLedger,
+    table: LedgerTable,
+) -> None:
+    """A file that was never published is nobody's open business, as one that has arrived; another one is."""
+    file = FileRecord("e1.jsonl", 2, 300, "0" * 64)
+    open_ledger().record_file(file, status)
+
+    assert (Purged(0, 0, 1) if is_kept else Purged(1, 1, 0)) == purge(table, YEAR)
+
+
+def test_event_in_a_file_that_was_given_up_is_kept(
+    old: LedgerTime, open_ledger: OpenLedger, table: LedgerTable, make_event: MakeEvent
+) -> None:
+    """An event that was in such a file has not arrived: it is open."""
+    file = FileRecord("e1.jsonl", 1, 300, "0" * 64)
+    event, ledger = make_event(), open_ledger()
+    ledger.record_found([(event, Decision(Action.SEND))], UNPUBLISHED, file, "the run was stopped")
+
+    assert Purged(kept=1) == purge(table, YEAR)
 
 
 def test_what_is_younger_is_kept(

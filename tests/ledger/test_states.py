@@ -188,6 +188,16 @@ def test_open_events(rows: list[Row], expected: list[tuple[str | None, str]], co
     assert expected == listed(connection, story(*rows))
 
 
+@pytest.mark.parametrize(("name", "is_listed"), [("e1", False), ("e1.jsonl", True)], ids=["the file", "in the file"])
+def test_a_file_that_was_given_up(name: str, connection: sa.Connection, *, is_listed: bool) -> None:
+    """A file that was never published is not listed among open events; the events in it are."""
+    (row,) = story(("unpublished", None, DESTINATION, 1))
+
+    found = listed(connection, [row | {"detail": f"file {name} of 2 events, 300 bytes, SHA-256 {'0' * 64}"}])
+
+    assert ([(DESTINATION, "unpublished")] if is_listed else []) == found
+
+
 def test_all_columns_are_listed(connection: sa.Connection) -> None:
     """The query returns the ledger's columns, in their order, and no others."""
     connection.execute(LEDGER.insert(), story(("rejected", ONE, DESTINATION, 1)))
