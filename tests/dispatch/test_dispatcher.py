@@ -1285,7 +1285,7 @@ def pasts(draw: st.DrawFn) -> Past:
 
 
 def become(past: Past) -> dict[str, str]:
-    """Say what is to become of each event, taking one after another."""
+    """Return the delivery status of each event, taken one after another."""
     ends = {}
     for lane in lanes_of(past.sizes):
         waits = False
