@@ -17,7 +17,6 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 # Airflow reads its configuration when it is first imported: it has to be in place before that.
 HOME = Path(tempfile.mkdtemp(prefix="airflow-provider-ropo-"))
@@ -40,18 +39,25 @@ from airflow_provider_ropo.sandbox import Sandbox  # noqa: E402 - after the envi
 
 @pytest.fixture(scope="session")
 def airflow_db(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Make Airflow's database: one process of the tests migrates it, which takes many seconds, the others copy it."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    migrated = folder / "airflow.db"
+    """Make Airflow's database. Of processes that test side by side, one migrates it, and the others copy it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        migrate()
+        return
+    # Here, because the tests of other Airflows have it not.
+    from filelock import FileLock
+
+    migrated = tmp_path_factory.getbasetemp().parent / "airflow.db"
     with FileLock(f"{migrated}.lock"):
         if not migrated.exists():
-            airflow = Path(sys.executable).parent / "airflow"
-            subprocess.run([airflow, "db", "migrate"], check=True, capture_output=True)
+            migrate()
             shutil.copy(HOME / "airflow.db", migrated)
             return
     shutil.copy(migrated, HOME / "airflow.db")
+
+
+def migrate() -> None:
+    airflow = Path(sys.executable).parent / "airflow"
+    subprocess.run([airflow, "db", "migrate"], check=True, capture_output=True)
 
 
 @pytest.fixture
