@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -16,6 +17,16 @@ NAMED = 10
 WAITS_FOR = "waits for the earlier event "
 #: The same, where the event that it waits for is not named.
 WAITS = "waits for an earlier event of its usage place"
+
+
+def quantity(number: int, noun: str) -> str:
+    """Return a number of things as text: ``1 row``, ``1,200 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_of(event_ids: Sequence[str]) -> str:
+    """Return the first of some ids, with an ellipsis if there are more of them than a message names."""
+    return ", ".join(event_ids[:NAMED]) + (", …" if len(event_ids) > NAMED else "")
 
 
 class DeliveryStatus(StrEnum):

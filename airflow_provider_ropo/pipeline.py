@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
 
-from airflow_provider_ropo.delivery import NAMED, Delivery, end_of
+from airflow_provider_ropo.delivery import Delivery, end_of, first_of
 from airflow_provider_ropo.errors import (
     DeliveriesFailedError,
     InvalidRowError,
@@ -227,9 +227,8 @@ def _read(rows: RowSource, spool: Spool, options: DeliveryOptions) -> int:
     count = rows.read_into(spool, options)
     log.info("Read %s rows in %.1f s", f"{count:,}", time.monotonic() - started)
     if options.event_ids and (missing := spool.keep_only(options.event_ids)):
-        shown = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
         raise RopoConfigurationError(
-            f"`event_ids`: no row has the id {shown}; correct the id, or let the query select its row"
+            f"`event_ids`: no row has the id {first_of(missing)}; correct the id, or let the query select its row"
         )
     return count
 

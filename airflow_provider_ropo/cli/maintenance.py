@@ -12,9 +12,10 @@ from airflow.utils.platform import getuser
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from airflow_provider_ropo.cli.errors import one_line_errors
+from airflow_provider_ropo.delivery import quantity
 from airflow_provider_ropo.errors import RopoConfigurationError
 from airflow_provider_ropo.ledger import maintenance
-from airflow_provider_ropo.ledger.maintenance import Reviewed, Settlement, quantity
+from airflow_provider_ropo.ledger.maintenance import Reviewed, Settlement
 from airflow_provider_ropo.ledger.table import LedgerTable
 from airflow_provider_ropo.task.connections import existing_ledger
 

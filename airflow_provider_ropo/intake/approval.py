@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+from airflow_provider_ropo.delivery import quantity
 from airflow_provider_ropo.errors import RopoConfigurationError
 
 #: Events whose fingerprints are in the digest, so that a difference can be counted; beyond, only the totals are.
@@ -67,9 +68,9 @@ class ApprovalDigest(NamedTuple):
         both = self.fingerprints.keys() & approved.fingerprints.keys()
         changed = sum(self.fingerprints[key] != approved.fingerprints[key] for key in both)
         parts = [
-            more and f"{_events(len(more))} more",
-            fewer and f"{_events(len(fewer))} fewer",
-            changed and f"{_events(changed)} with other content",
+            more and f"{quantity(len(more), 'event')} more",
+            fewer and f"{quantity(len(fewer), 'event')} fewer",
+            changed and f"{quantity(changed, 'event')} with other content",
         ]
         return ", ".join(part for part in parts if part) or "the content of an event differs"
 
@@ -102,7 +103,3 @@ class ApprovalDigestBuilder:
         where = hashlib.sha256(self._destination.encode()).hexdigest()[:16]
         prints = self._fingerprints if self._count <= MAX_FINGERPRINTS else {}
         return ApprovalDigest(where, self._sum.to_bytes(32).hex(), self._count, prints)
-
-
-def _events(count: int) -> str:
-    return f"{count:,} event{'' if count == 1 else 's'}"

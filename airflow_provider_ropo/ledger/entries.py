@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from airflow_provider_ropo.delivery import DeliveryStatus
@@ -109,6 +110,33 @@ def event_row(
         "detail": detail[:LONGEST_DETAIL] or None,
         "payload_hash": payload_hash,
         "attempts": attempts,
+        **claimant._asdict(),
+        "recorded_at": recorded_at,
+    }
+
+
+def unread_row(
+    about: Mapping[str, Any],
+    status: str,
+    recorded_at: dt.datetime,
+    *,
+    destination: str,
+    payload_hash: str | None,
+    claimant: Claimant,
+    detail: str,
+) -> dict[str, Any]:
+    """Return a row about an event that was not read, but is known from another row.
+
+    :param about: the event's columns there: its id, usage place, status and time.
+    """
+    return {
+        **about,
+        "destination": destination,
+        "delivery_status": str(status),
+        "http_status": None,
+        "detail": detail[:LONGEST_DETAIL],
+        "payload_hash": payload_hash,
+        "attempts": 0,
         **claimant._asdict(),
         "recorded_at": recorded_at,
     }

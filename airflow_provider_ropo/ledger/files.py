@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-_TEXT = re.compile(r"file (\S+) of (\d+) events, (\d+) bytes, SHA-256 ([0-9a-f]{64})")
+#: What is before and after a file's name in its text.
+BEFORE_NAME, AFTER_NAME = "file ", " of "
+_TEXT = re.compile(rf"{BEFORE_NAME}(\S+){AFTER_NAME}(\d+) events, (\d+) bytes, SHA-256 ([0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class FileRecord:
 
     def __str__(self) -> str:
         """Return it as the ledger's rows have it in ``detail``."""
-        return f"file {self.name} of {self.events} events, {self.size} bytes, SHA-256 {self.sha256}"
+        return f"{BEFORE_NAME}{self.name}{AFTER_NAME}{self.events} events, {self.size} bytes, SHA-256 {self.sha256}"
 
     @classmethod
     def parse(cls, detail: str) -> Self | None:

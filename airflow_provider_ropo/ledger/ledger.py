@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from airflow_provider_ropo.delivery import NAMED, Delivery, DeliveryStatus, end_of
+from airflow_provider_ropo.delivery import Delivery, DeliveryStatus, end_of, first_of
 from airflow_provider_ropo.errors import InvalidRowError, SupersededError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger.claims import ClaimProtocol, Outcome, PendingClaim, Round, Snapshot, looked_up
@@ -41,6 +41,7 @@ from airflow_provider_ropo.ledger.entries import (
     file_row,
     invalid_row,
     later_timestamp,
+    unread_row,
 )
 from airflow_provider_ropo.ledger.files import FileRecord
 from airflow_provider_ropo.ledger.left_files import events_in, names_of_left_files
@@ -290,17 +291,15 @@ class DeliveryLedger:
                     if unresolved is None or file_of(entries) != file or entries[-1].delivery_status == status:
                         continue
                     rows.append(
-                        {
-                            **about[event_id],
-                            "destination": self._destination,
-                            "delivery_status": str(status),
-                            "http_status": None,
-                            "detail": f"{file}; {detail}"[:LONGEST_DETAIL],
-                            "payload_hash": unresolved.payload_hash,
-                            "attempts": 0,
-                            **self._me._asdict(),
-                            "recorded_at": entries[-1].recorded_at + TICK,
-                        }
+                        unread_row(
+                            about[event_id],
+                            status,
+                            entries[-1].recorded_at + TICK,
+                            destination=self._destination,
+                            payload_hash=unresolved.payload_hash,
+                            claimant=self._me,
+                            detail=f"{file}; {detail}",
+                        )
                     )
                 self._table.insert(rows)
                 count += len(rows)
@@ -382,5 +381,8 @@ def _digest(error: InvalidRowError) -> str:
 def _log_unconfirmed(claims: Sequence[PendingClaim]) -> None:
     event_ids = [claim.event.id for claim in claims if claim.decision.unconfirmed]
     if event_ids:
-        shown = ", ".join(event_ids[:NAMED]) + (", …" if len(event_ids) > NAMED else "")
-        log.warning("%d events may have arrived already and are sent again with the same id: %s", len(event_ids), shown)
+        log.warning(
+            "%d events may have arrived already and are sent again with the same id: %s",
+            len(event_ids),
+            first_of(event_ids),
+        )

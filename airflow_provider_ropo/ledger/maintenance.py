@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from airflow_provider_ropo.delivery import NAMED, SUCCESSFUL, DeliveryStatus
+from airflow_provider_ropo.delivery import NAMED, SUCCESSFUL, DeliveryStatus, first_of, quantity
 from airflow_provider_ropo.errors import RopoConfigurationError, RopoLedgerError
 from airflow_provider_ropo.ledger.decisions import (
     LedgerPolicy,
@@ -280,11 +280,6 @@ def _entry(row: Row) -> LedgerEntry:
     )
 
 
-def quantity(number: int, noun: str) -> str:
-    """Return a number of things as text: ``1 row``, ``1,200 rows``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 @dataclass(frozen=True)
 class Purged:
     """What purging deletes.
@@ -397,10 +392,9 @@ class Erased:
         """What to do about the open events; None if there are none."""
         if not self.open:
             return None
-        more = ", …" if len(self.open) > NAMED else ""
         return (
-            f"Open: {', '.join(self.open[:NAMED])}{more}. A run that reads one of these writes the place again: remove "
-            "them from the source table, or settle them, first."
+            f"Open: {first_of(self.open)}. A run that reads one of these writes the place again: remove them from the "
+            "source table, or settle them, first."
         )
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from airflow_provider_ropo.delivery import SUCCESSFUL, DeliveryStatus
 from airflow_provider_ropo.errors import RopoConfigurationError
 from airflow_provider_ropo.ledger.entries import KNOWN_STATUSES, UNPUBLISHED
+from airflow_provider_ropo.ledger.files import AFTER_NAME, BEFORE_NAME
 
 _SETTLED = (DeliveryStatus.DELIVERED.value, DeliveryStatus.CLOSED.value)
 #: The content of a *delivered* row without a digest.
@@ -120,7 +121,7 @@ def _is_asked_for(state: Any, asked: LookUp) -> list[Any]:
 
 def _is_unpublished_file(row: Any) -> Any:
     """Tell whether a row is about a file that was given up: the events in it have rows of their own."""
-    is_of_file = sa.func.coalesce(row.detail, "").like(sa.literal("file ") + row.event_id + sa.literal(" of %"))
+    is_of_file = sa.func.coalesce(row.detail, "").like(BEFORE_NAME + row.event_id + f"{AFTER_NAME}%")
     return sa.and_(row.delivery_status == UNPUBLISHED, is_of_file)
 
 

@@ -164,7 +164,7 @@ class SftpStore(FileStore):
             self.close()
             raise ConnectionError(f"the server did not answer: {error or type(error).__name__}") from error
         except OSError as error:
-            if str(error) == "Socket is closed":
+            if _is_lost(error):
                 self.close()
                 raise ConnectionError("the connection was closed") from error
             raise
@@ -199,8 +199,12 @@ class SftpStore(FileStore):
 
 def _refuse_lost(error: OSError) -> None:
     """Raise an error again that is no answer of the server."""
-    if isinstance(error, ConnectionError | TimeoutError) or str(error) == "Socket is closed":
+    if _is_lost(error):
         raise error
+
+
+def _is_lost(error: OSError) -> bool:
+    return isinstance(error, ConnectionError | TimeoutError) or str(error) == "Socket is closed"
 
 
 def _write_all(file: BinaryIO, target: Any) -> None:
