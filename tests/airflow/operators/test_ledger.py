@@ -105,8 +105,14 @@ def test_a_retry_sends_only_what_did_not_arrive(database: Path, sandbox: Sandbox
     assert ["e1", "e4", "e7", "e10"] == [name for name in sent(sandbox) if int(name[1:]) % 3 == 1]
 
 
-def test_other_content_with_the_same_id_is_changed(database: Path, sandbox: Sandbox) -> None:
+def test_other_content_with_the_same_id_is_changed(
+    database: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An id that is at Ropo One with another content is not sent; the message names the event and the fields."""
+    # The ledger has four bits of each field, keyed with the destination: by the server's port, one field in sixteen
+    # would look the same.
+    connection = {"conn_type": "ropo", "host": sandbox.url, "login": "1000011", "password": "sandbox"}
+    monkeypatch.setenv("AIRFLOW_CONN_ROPO_DEFAULT", json.dumps(connection | {"extra": {"destination": "test"}}))
     run(events(2))
     changed = [{**row, "description": "other", "time": "2024-01-05 10:00:00"} for row in events(2)]
 
