@@ -144,7 +144,8 @@ class Dispatcher:
 
     def _post(self) -> None:
         while not self._stop.is_set():
-            self._refill()
+            while self._refill():
+                pass
             if not (self._busy_lanes or self._in_flight or self._with_ledger):
                 return
             self._handle_inbox(IDLE_INTERVAL)
@@ -170,27 +171,29 @@ class Dispatcher:
 
     # What the calling thread does: keep the ledger and the workers supplied …
 
-    def _refill(self) -> None:
-        """Hand the next events to the ledger, unless enough are claimed or looked up."""
+    def _refill(self) -> bool:
+        """Hand the next events to the ledger, unless enough are claimed or looked up; return whether there were any."""
         ahead = int(ROUNDS_AHEAD * self._recorder.round_seconds / max(self._busy_seconds, 0.0001))
         depth = min(CLAIMS_PER_WORKER + ahead, max(MAX_CLAIMS // self._max_workers, CLAIMS_PER_WORKER))
         self._recorder.claims_per_place = depth
         self._recorder.claim_target = target = depth * self._max_workers
-        room = target - self._recorder.open_claims - self._looking_up
-        if room <= 0:
-            return
-        # While most events are not to be sent, many are looked up at a time.
-        count, of_a_lane = (LOOK_UP_SIZE, LOOK_UP_SIZE) if self._mostly_known else (room, depth)
-        batch = self._lanes.take(count, of_a_lane)
-        if batch:
-            for lane, event in batch:
-                self._with_ledger[event.id] = lane
-                self._busy_lanes.add(lane)
-            self._looking_up += len(batch)
-            self._recorder.look_up(
-                [event for lane, event in batch if lane.blocked_by is None],
-                [event for lane, event in batch if lane.blocked_by is not None],
-            )
+        room = target - self._recorder.open_claims
+        if not self._mostly_known:
+            count, of_a_lane = room - self._looking_up, depth
+        else:
+            # While most events are not to be sent, many are looked up at a time, and the next waits at the ledger.
+            count, of_a_lane = (LOOK_UP_SIZE if self._looking_up <= LOOK_UP_SIZE else 0), LOOK_UP_SIZE
+        if min(room, count) <= 0 or not (batch := self._lanes.take(count, of_a_lane)):
+            return False
+        for lane, event in batch:
+            self._with_ledger[event.id] = lane
+            self._busy_lanes.add(lane)
+        self._looking_up += len(batch)
+        self._recorder.look_up(
+            [event for lane, event in batch if lane.blocked_by is None],
+            [event for lane, event in batch if lane.blocked_by is not None],
+        )
+        return True
 
     def _submit_next(self, lane: Lane) -> None:
         """Send a lane's next event, if none of it is in flight."""
@@ -237,8 +240,9 @@ class Dispatcher:
     def _handle_outcome(self, outcome: Outcome) -> None:
         """Take in what the ledger says of events: each once, should this be interrupted and come again."""
         answers = (*outcome.refused, *outcome.ready, *outcome.postponed, *outcome.unresolved)
-        lanes = {self._with_ledger[claim.event.id]: None for claim in answers if claim.event.id in self._with_ledger}
-        looked_up = {claim.event.id for claim in answers for lane in lanes if claim.event.id in lane.looking_up}
+        found = ((claim.event.id, self._with_ledger.get(claim.event.id)) for claim in answers)
+        lanes = {event_id: lane for event_id, lane in found if lane is not None}
+        looked_up = {event_id for event_id, lane in lanes.items() if event_id in lane.looking_up}
         if looked_up:
             self._looking_up -= len(looked_up)
             self._mostly_known = len(outcome.refused) * 2 > len(looked_up)
@@ -257,7 +261,7 @@ class Dispatcher:
             if claim.event.id in self._with_ledger:
                 self._take_claim(claim)
         self._skip_refused()
-        for lane in lanes:
+        for lane in dict.fromkeys(lanes.values()):
             self._submit_next(lane)
 
     def _take_claim(self, claim: PendingClaim) -> None:

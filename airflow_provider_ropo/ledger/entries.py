@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from airflow_provider_ropo.delivery import DeliveryStatus
@@ -63,6 +64,7 @@ class Claimant(NamedTuple):
         return self.is_same_task(other) and self.try_number < other.try_number
 
 
+@lru_cache(maxsize=1024)
 def claimant_in(*columns: Any) -> Claimant:
     """Return who wrote a row, by its columns in the order of the fields, each of which may be NULL."""
     defaults = zip(columns, ("", "", "", -1, 0, ""), strict=True)

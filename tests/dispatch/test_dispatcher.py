@@ -557,14 +557,14 @@ class Source:
     def __init__(self, enough: int) -> None:
         self.stop = threading.Event()
         self._enough = enough
-        self._read = 0
+        self.read = 0
         self._done = 0
         self.unclaimed = 0
 
     def lane(self, place: str, count: int) -> Iterator[UsageplaceEvent]:
         for number in range(count):
-            self._read += 1
-            self.unclaimed = max(self.unclaimed, self._read - self._done)
+            self.read += 1
+            self.unclaimed = max(self.unclaimed, self.read - self._done)
             yield UsageplaceEvent(f"{place}{number}", place, UsageplaceStatus.CONNECTED, NOON)
 
     def on_delivery(self, _delivery: Delivery) -> None:
@@ -642,6 +642,32 @@ def test_many_known_events_are_looked_up_many_at_a_time() -> None:
     assert ledger.calls["look_up"] <= 20_000 / LOOK_UP_SIZE + 3
 
 
+@pytest.mark.no_cover
+def test_next_events_wait_at_the_ledger_while_most_are_known() -> None:
+    """While known events are looked up, the next are read, so that neither side waits for the other."""
+    source = Source(enough=-1)
+
+    class Watched(FakeLedger):
+        decisions = dict.fromkeys([f"P{place}-0" for place in range(5_000)], KNOWN)
+        is_ahead = False
+
+        def exchange(self, asked: Round) -> Outcome:
+            taken = len(self.looked_up) + len(asked.look_ups)
+            if not self.is_ahead and 3 * LOOK_UP_SIZE < taken < 4_000:
+                until = time.monotonic() + 2
+                while not self.is_ahead and time.monotonic() < until:
+                    self.is_ahead = source.read >= taken + LOOK_UP_SIZE
+                    time.sleep(0.001)
+            return super().exchange(asked)
+
+    ledger = Watched(Watched.decisions)
+
+    done = run((source.lane(f"P{place}-", 1) for place in range(5_000)), FakeClient(), ledger)
+
+    assert {"already_delivered": 5_000} == done.counts
+    assert ledger.is_ahead
+
+
 def test_held_events_are_looked_up_many_at_a_time() -> None:
     """Behind an event that did not arrive, many of its place are looked up at once, and none of them twice."""
     ledger = FakeLedger()
@@ -677,7 +703,7 @@ def test_little_is_claimed_ahead(lanes: list[list[UsageplaceEvent]], workers: in
     stop = threading.Event()
     ropo = FakeClient(latency=lambda: 0.1)
 
-    with set_after(1.0, stop):
+    with set_once(lambda: len(ropo.came) >= 10, stop):
         done = run(lanes, ropo, ledger, workers=workers, stop=stop)
 
     assert done.error is None
@@ -738,6 +764,24 @@ def set_after(seconds: float, stop: threading.Event) -> Iterator[None]:
         timer.join()
 
 
+@contextmanager
+def set_once(happened: Callable[[], bool], stop: threading.Event) -> Iterator[None]:
+    """Stop as soon as something has happened: how long that takes depends on the machine."""
+
+    def wait() -> None:
+        until = time.monotonic() + HANGS
+        while not happened() and time.monotonic() < until:
+            time.sleep(0.005)
+        stop.set()
+
+    watcher = threading.Thread(target=wait)
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.join()
+
+
 def test_stop() -> None:
     """Told to stop from elsewhere, it sends nothing new, waits for what is in flight, and lets go of the rest."""
     stop = threading.Event()
@@ -750,7 +794,7 @@ def test_stop() -> None:
         ropo(event)
 
     ledger = FakeLedger()
-    with set_after(0.12, stop):
+    with set_once(lambda: len(ropo.came) >= 12, stop):
         done = run([events(f"P{number}-", 5) for number in range(100)], send, ledger, stop=stop)
 
     assert len(late) <= 4, "but for what each worker is just about to send"
@@ -793,7 +837,7 @@ def test_stop_ends_the_waits() -> None:
     ropo = FakeClient({"A0": [UNWELL] * 3, "B0": [SILENT] * 3})
     slow = Backoff(max_attempts=3, initial=60.0)
 
-    with set_after(0.1, stop):
+    with set_once(lambda: len(ropo.came) >= 2, stop):
         done = run([events("A", 2), events("B")], ropo, stop=stop, backoff=slow)
 
     assert ["A0", "B0"] == sorted(ropo.came)
@@ -832,7 +876,7 @@ def test_stop_does_not_wait_for_ever() -> None:
     lanes = [events(f"P{number}-", 2) for number in range(20)]
     ledger = FakeLedger()
     try:
-        with set_after(0.05, stop):
+        with set_once(lambda: len(came) >= 2, stop):
             done = run(lanes, send, ledger, workers=2, stop=stop)
     finally:
         release.set()
@@ -1013,13 +1057,15 @@ def test_bug_beside_a_stop_comes_out() -> None:
     """A bug that shows while the run is being stopped is not lost."""
     stop = threading.Event()
     bug = ZeroDivisionError("no")
+    is_sent = threading.Event()
 
     def send(_event: UsageplaceEvent) -> None:
+        is_sent.set()
         assert stop.wait(SOON)
         time.sleep(0.3)
         raise bug
 
-    with set_after(0.02, stop):
+    with set_once(is_sent.is_set, stop):
         done = run([events("A", 2)], send, stop=stop)
 
     assert bug is done.error
@@ -1097,9 +1143,10 @@ def test_stop_is_no_sign_of_hopelessness() -> None:
     stop = threading.Event()
     lanes = single_lanes(40)
     slow = Backoff(max_attempts=3, initial=60.0)
+    ropo = FakeClient({event.id: [AWAY] * 3 for (event,) in lanes})
 
-    with set_after(0.1, stop):
-        done = run(lanes, FakeClient({event.id: [AWAY] * 3 for (event,) in lanes}), workers=40, stop=stop, backoff=slow)
+    with set_once(lambda: len(ropo.came) == 40, stop):
+        done = run(lanes, ropo, workers=40, stop=stop, backoff=slow)
 
     assert done.error is None
     assert {"undelivered": 40} == done.counts
@@ -1161,7 +1208,7 @@ def test_stop_while_a_claim_is_not_resolved(decision: Decision) -> None:
     stop = threading.Event()
     ledger, ropo = FakeLedger({"A0": decision}, waits={"A0": 1_000}), FakeClient()
 
-    with set_after(0.2, stop):
+    with set_once(lambda: "A0" in ledger.claimed and "B0" in ropo.came, stop):
         done = run([events("A", 4), events("B")], ropo, ledger, stop=stop)
 
     assert ["B0"] == ropo.came
