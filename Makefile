@@ -19,8 +19,8 @@ demo: $(VENV)/ready ## Run the example DAG in a real Airflow with a local Ropo O
 airflow: $(VENV)/ready ## Run a whole Airflow for the browser, with the example DAGs, a warehouse and a local Ropo One
 	@$(RUN)/python demo/standalone.py
 
-test: $(VENV)/ready ## Run the suite, on three processes, with the coverage of lines and branches
-	@$(RUN)/python -m pytest --numprocesses 3 --dist worksteal --cov --cov-report=term:skip-covered
+test: $(VENV)/ready ## Run the suite, on four processes, with the coverage of lines and branches
+	@$(RUN)/python -m pytest --numprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered
 
 simulate: $(VENV)/ready ## Explore histories of the ledger's protocol until told to stop (Ctrl-C)
 	@$(RUN)/python tests/simulation

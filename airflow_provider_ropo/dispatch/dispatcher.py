@@ -25,14 +25,12 @@ from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger.claims import Outcome, PendingClaim
 from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action
 from airflow_provider_ropo.ledger.protocol import Ledger
-from airflow_provider_ropo.ledger.recorder import NullRecorder, Recorder
+from airflow_provider_ropo.ledger.recorder import LOOK_UP_SIZE, NullRecorder, Recorder
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.retry import Backoff, RetryResult
 
 log = logging.getLogger(__name__)
 
-#: Events looked up at a time while most of them turn out to be known: one select.
-LOOK_UP_SIZE = 500
 #: Events claimed ahead, at most, however slow the ledger and however fast the posts.
 MAX_CLAIMS = 2_000
 #: Claims a worker: the event that it posts, and one to follow,

@@ -22,7 +22,6 @@ from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus
 from airflow_provider_ropo.dispatch.circuit_breaker import FAILURE_LIMIT
 from airflow_provider_ropo.dispatch.dispatcher import (
     CLAIMS_PER_WORKER,
-    LOOK_UP_SIZE,
     MAX_CLAIMS,
     SHUTDOWN_TIMEOUT,
     Dispatcher,
@@ -44,6 +43,7 @@ from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
 from airflow_provider_ropo.ledger.claims import Outcome, PendingClaim, Round
 from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action, Decision
 from airflow_provider_ropo.ledger.protocol import Ledger
+from airflow_provider_ropo.ledger.recorder import LOOK_UP_SIZE
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.retry import Backoff
@@ -573,6 +573,7 @@ class Source:
             self.stop.set()
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("known", [None, 0, 3_000], ids=["no ledger", "all new", "the first known"])
 @pytest.mark.parametrize(
     "sizes",
