@@ -16,9 +16,6 @@ import pytest
 
 from airflow_provider_ropo.sandbox import Sandbox
 
-#: Covered by other tests; measuring here would take a third more time.
-pytestmark = pytest.mark.no_cover
-
 ROOT = Path(__file__).parents[2]
 DAG_ID = "ropo_usageplace_events_sharded"
 #: The example that sends the same rows with one task.

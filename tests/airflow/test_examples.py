@@ -62,7 +62,6 @@ def test_after_a_load_what_is_at_ropo_is_not_sent_again(
     assert (27, 27) == (len(sandbox.arrivals), len({payload["id"] for payload in sandbox.events}))
 
 
-@pytest.mark.no_cover
 def test_the_file_example_leaves_a_file_in_the_drop_folder(
     airflow_db: None, dags_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,7 +144,6 @@ def run_recipe(
     query.unlink()
 
 
-@pytest.mark.no_cover
 def test_the_recipe_alerts_chat_and_mail(
     run_recipe: Callable[[], str],
     sandbox: Sandbox,

@@ -15,7 +15,6 @@ from airflow_provider_ropo.sandbox import Sandbox
 from documents import ROOT, block
 
 
-@pytest.mark.no_cover
 def test_the_first_dag_runs(
     airflow_db: None, dags_folder: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -590,7 +590,6 @@ def test_a_proxy_that_cannot_be_reached(connect: Connect, monkeypatch: pytest.Mo
         connect(f"http://{ELSEWHERE}", extra={"allow_http": True}).post_usageplace_event(EVENT)
 
 
-@pytest.mark.no_cover
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # ssl leaves a reset socket to the garbage collector
 @pytest.mark.parametrize(
     "refusal",

@@ -461,7 +461,6 @@ def journey(answers: Answers, *, unconfirmed: bool = False) -> tuple[int, str]:
     return attempt, "unconfirmed" if unconfirmed else "undelivered"
 
 
-@pytest.mark.no_cover
 @settings(max_examples=60)
 @given(load=loads(), workers=st.integers(1, 8))
 def test_order_holds_whatever_happens(load: Load, workers: int) -> None:
@@ -573,7 +572,6 @@ class Source:
             self.stop.set()
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("known", [None, 0, 3_000], ids=["no ledger", "all new", "the first known"])
 @pytest.mark.parametrize(
     "sizes",
@@ -614,7 +612,6 @@ def test_held_events_are_read_little_ahead() -> None:
     assert source.unclaimed <= 2 * LOOK_UP_SIZE
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "lanes", [single_lanes(3_200), [events(f"H{number}-", 200) for number in range(16)]], ids=["many", "few"]
 )
@@ -628,7 +625,6 @@ def test_slow_ledger_is_asked_in_batches(lanes: list[list[UsageplaceEvent]]) -> 
     assert ledger.rounds <= 3_200 / 16
 
 
-@pytest.mark.no_cover
 def test_many_known_events_are_looked_up_many_at_a_time() -> None:
     """While most events are known, many are looked up at once, and never more than once."""
     ids = [f"K{number}" for number in range(20_000)]
@@ -643,7 +639,6 @@ def test_many_known_events_are_looked_up_many_at_a_time() -> None:
     assert ledger.calls["look_up"] <= 20_000 / LOOK_UP_SIZE + 3
 
 
-@pytest.mark.no_cover
 def test_next_events_wait_at_the_ledger_while_most_are_known() -> None:
     """While known events are looked up, the next are read, so that neither side waits for the other."""
     source = Source(enough=-1)
@@ -680,7 +675,6 @@ def test_held_events_are_looked_up_many_at_a_time() -> None:
     assert ledger.calls["look_up"] <= 2 * 20_000 / LOOK_UP_SIZE
 
 
-@pytest.mark.no_cover
 def test_many_look_ups_end_with_the_known_events() -> None:
     """Where the known events end, no more are looked up than are claimed."""
     known = single_lanes(2_000)
@@ -729,7 +723,6 @@ def test_slow_ledger_does_not_starve_the_workers(lanes: list[list[UsageplaceEven
     assert ledger.most_claimed < 400
 
 
-@pytest.mark.no_cover
 def test_no_more_is_claimed_ahead_than_a_bound() -> None:
     """However slow the ledger and however fast the posts, what is claimed ahead is bounded."""
     lanes, ledger = single_lanes(8_000), FakeLedger(latency=0.05)
@@ -996,7 +989,6 @@ def test_interrupted_by_a_signal() -> None:
     assert set(ropo.came) <= {event_id for event_id, end in done.ends.items() if end in {"delivered", "unconfirmed"}}
 
 
-@pytest.mark.no_cover
 def test_interrupted_while_it_takes_a_message() -> None:
     """Interrupted at any instruction between two messages, it forgets neither: each claim and answer has its end."""
     lanes = [*single_lanes(6), events("A", 3)]
@@ -1359,7 +1351,6 @@ def assert_in_order(past: Past, ropo: FakeClient) -> None:
     assert [] == ropo.overlaps
 
 
-@pytest.mark.no_cover
 @settings(max_examples=60)
 @given(past=pasts(), workers=st.integers(1, 8), latency=st.sampled_from([0.0, 0.0, 0.002]))
 def test_nothing_is_lost_or_doubled(past: Past, workers: int, latency: float) -> None:
@@ -1383,7 +1374,6 @@ def test_nothing_is_lost_or_doubled(past: Past, workers: int, latency: float) ->
     note(f"largest place: {'>' if max(past.sizes) > LOOK_UP_SIZE else '<='} {LOOK_UP_SIZE}")
 
 
-@pytest.mark.no_cover
 @settings(max_examples=60)
 @example(past=Past([3, 3], {}, {}, {}, {}), workers=1, latency=0.0, enough=4, fails={"record": (6, NO_LEDGER)})
 @given(

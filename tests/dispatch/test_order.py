@@ -99,7 +99,6 @@ def post(load: Load, server: str, workers: int, rate_limit: float | None) -> dic
     return ends
 
 
-@pytest.mark.no_cover
 @settings(max_examples=20)
 @given(load=loads(), workers=st.integers(1, 12))
 def test_the_arrival_order_is_the_order_of_time(sandbox: Sandbox, load: Load, workers: int) -> None:

@@ -10,9 +10,6 @@ import pytest
 
 from killed_runs import Worker, Workers, check_whole
 
-#: Covered by other tests; measuring here would take a third more time.
-pytestmark = pytest.mark.no_cover
-
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:

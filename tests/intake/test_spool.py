@@ -265,7 +265,6 @@ def test_too_many_invoices(listed: bool, make_event: MakeEvent) -> None:  # noqa
     assert all("is that of an event with more than 10,000 invoices" in reason for reason in reasons)
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("conflict", [False, True], ids=["identical", "conflicting"])
 def test_many_rows_of_one_id_need_no_memory(conflict: bool, make_event: MakeEvent) -> None:  # noqa: FBT001
     """However many rows share an id, what they come to is found out in the memory of a few."""

@@ -759,7 +759,6 @@ def test_a_release_does_not_hide_a_delivery(
     assert "delivered" == statuses(engine)[-1]
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("redeliver", ["never", "always"])
 @pytest.mark.parametrize("count", [2, 10])
 def test_a_race(
@@ -791,7 +790,6 @@ def test_a_race(
     assert {event.id: 1 for event in events} == Counter(sent)
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("count", [2, 10])
 def test_a_race_to_the_end(count: int, database: str, make_engine: MakeEngine, make_event: MakeEvent) -> None:
     """However far runs are apart, from looking events up to recording them delivered, each is sent exactly once."""
@@ -1012,7 +1010,6 @@ def count_statements(engine: sa.engine.Engine) -> list[str]:
     return statements
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("count", [1, 64, 500])
 def test_a_round_is_one_read_and_one_write(
     count: int, open_ledger: OpenLedger, engine: sa.engine.Engine, make_event: MakeEvent
@@ -1050,7 +1047,6 @@ def test_a_claim_is_dated_before_the_reading(
     assert (noon, seconds, seconds + 60) == (claimed.at, claimed.claimed_at, claimed.holds_until)
 
 
-@pytest.mark.no_cover
 def test_statements_of_a_run(engine: sa.engine.Engine, make_event: MakeEvent) -> None:
     """Statements grow with events by the batch, not with events; and known events take next to none."""
     statements = count_statements(engine)

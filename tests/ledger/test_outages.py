@@ -142,7 +142,6 @@ def test_a_database_that_stays_away_is_an_error(outage: Outage, make_event: Make
     assert {("e1", "sending"): 1, ("e1", "delivered"): 1} == rows_of(outage.engine)
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("count", [1, 3, 1_200], ids=["one", "a few", "several statements"])
 def test_a_lost_answer_is_looked_up(count: int, outage: Outage, make_event: MakeEvent) -> None:
     """What was committed although its answer was lost is not written again, and what was not is completed."""

@@ -120,7 +120,7 @@ def test_results_of_a_slow_round_go_out_together(recorder: Recorder, ledger: Fak
 
 
 def test_many_look_ups_take_a_round_each(recorder: Recorder, ledger: FakeLedger, make_event: MakeEvent) -> None:
-    """Look-ups of many events are answered one after another, so that more are read meanwhile; results wait for none."""
+    """Look-ups of many events are answered one after another, so that more are read meanwhile; no result waits."""
     recorder.record(*delivered(make_event("e0")))
     ledger.next_round()
     for number in range(3):
@@ -292,7 +292,6 @@ def test_a_recorder_that_never_started_is_finished(ledger: FakeLedger, answers: 
     assert ledger.rounds.empty()
 
 
-@pytest.mark.no_cover
 def test_an_interruption_never_blocks_the_recorder(ledger: FakeLedger, make_event: MakeEvent) -> None:
     """Wherever the calling thread is interrupted while it hands over a result, the recorder ends all the same."""
     # A lock that is taken in Python may stay taken.

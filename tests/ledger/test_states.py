@@ -117,7 +117,6 @@ def test_the_query_and_a_run_agree(rows: list[Row], memory: sa.Connection) -> No
     assert is_open(written) is bool(listed(memory, written))
 
 
-@pytest.mark.no_cover
 @given(rows=by_hand)
 def test_every_event_has_one_state(rows: list[Row], memory: sa.Connection) -> None:
     """An event has one state at each destination, and is open in it if and only if the query of open events has it."""

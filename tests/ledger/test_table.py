@@ -63,7 +63,6 @@ def test_one_odd_row_stops_no_other(engine: sa.engine.Engine) -> None:
     }
 
 
-@pytest.mark.no_cover
 def test_rows_are_written_once_around_an_odd_one(engine: sa.engine.Engine) -> None:
     """Rows of a large insert that had been written before an odd one was met are not written again."""
     table = LedgerTable(engine, "ropo_ledger")
@@ -182,7 +181,6 @@ def test_ids_are_exact(engine: sa.engine.Engine) -> None:
     assert {event_id: [event_id] for event_id in ids} == {key: list(found) for key, found in entries.items()}
 
 
-@pytest.mark.no_cover
 def test_many_ids(engine: sa.engine.Engine) -> None:
     """As many events as one likes are asked for, a bounded number at a time."""
     table = LedgerTable(engine, "ropo_ledger")

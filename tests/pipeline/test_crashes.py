@@ -33,9 +33,6 @@ from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.sandbox import Fault, Sandbox
 from airflow_provider_ropo.sandbox.request_log import Arrival
 
-#: Covered by other tests; measuring here would take a third more time.
-pytestmark = pytest.mark.no_cover
-
 SCRIPT = Path(__file__).parent / "crashing" / "run.py"
 ENOUGH_TRIES = 60
 

@@ -433,7 +433,6 @@ def test_progress_and_deliveries_are_told(sandbox: Sandbox) -> None:
     assert (2, 2) == (reports[-1]["done"], reports[-1]["total"])
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("options", [{}, {"preview": True}, {"max_events": 5_000}], ids=str)
 def test_figures_are_never_older_than_fifteen_seconds(
     sandbox: Sandbox, open_ledger: Callable[[str], DeliveryLedger], options: dict[str, Any]

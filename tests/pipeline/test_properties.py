@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
-import pytest
 from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,9 +18,6 @@ from airflow_provider_ropo.event import Invoice, UsageplaceEvent, UsageplaceStat
 from airflow_provider_ropo.event.columns import FIELDS
 from airflow_provider_ropo.intake.spool import Spool
 from airflow_provider_ropo.timezones import find_timezone
-
-#: Covered by other tests; measuring here would take half as much time again.
-pytestmark = pytest.mark.no_cover
 
 # The API reference, page "Models". It marks no property as required.
 UE_INVOICE = {

@@ -18,9 +18,6 @@ from airflow_provider_ropo.ledger.decisions import LedgerPolicy
 from airflow_provider_ropo.ledger.entries import LedgerEntry
 from simulator import START, History, Process, VirtualTable, explore, failure_of, shrink
 
-#: Covered by other tests; measuring here would take a third more time.
-pytestmark = pytest.mark.no_cover
-
 #: Histories that are explored in every test run; ``make simulate`` goes on from there.
 HISTORIES = 3_000
 #: Where to begin to look for a fault that one history in thousands shows.

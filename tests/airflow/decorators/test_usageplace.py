@@ -91,7 +91,6 @@ def make(function: Callable[..., Any], **parameters: Any) -> UsageplaceEventDeco
     return UsageplaceEventDecoratedOperator(task_id="report", python_callable=function, **parameters)
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "ending", ["return [row(1), row(2)]", "yield from (row(1), row(2))"], ids=["list", "generator"]
 )

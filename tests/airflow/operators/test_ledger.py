@@ -202,7 +202,6 @@ def slow_sandbox(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield running
 
 
-@pytest.mark.no_cover
 def test_on_kill_ends_the_posting_and_remembers(database: Path, slow_sandbox: Sandbox) -> None:
     """A stopped task ends within Airflow's five seconds; the next try continues where it stopped."""
     rows = events(300, places=300)

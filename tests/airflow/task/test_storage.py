@@ -347,7 +347,6 @@ def test_no_server(connect: Callable[..., FileStore], runs: FileRuns) -> None:
 # S3
 
 
-@pytest.mark.no_cover
 def test_s3(bucket: Any, runs: FileRuns, s3_url: str) -> None:
     """A file arrives in a bucket, under its final name at once."""
     store = open_store("s3")
