@@ -3,7 +3,7 @@
 ``python benchmarks/files.py`` prints, for CSV and JSON Lines:
 
 - *to file*: events a second out of the spool into a local file, to those of a plain ``csv.writer`` or ``json.dumps``
-  loop that reads the same events out of the same spool. To reach: 0.5. This is the reading that says what a run costs:
+  loop that reads the same events out of the same spool. To reach: 0.5. This is the reading that shows what a run costs:
   every program that writes a file has to read the events from somewhere.
 - *in memory*: the same two, with events that are in memory already, so that only the writing is compared: ours checks
   each character's encoding and each event's row, digests and counts what it writes. To reach: 0.5, too.

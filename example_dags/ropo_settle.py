@@ -1,7 +1,8 @@
 """Settle events in the ledger from Airflow's UI, without a command line: trigger this DAG and fill in its form.
 
-Airflow's permissions say who may trigger it, its audit log who did; the ledger gets one row for each event, with the
-user and the reason. If one of the events cannot be settled like that, nothing is written, and the task's log says why.
+Airflow's permissions decide who may trigger it, and its audit log shows who did; the ledger gets one row for each
+event, with the user and the reason. If one of them cannot be settled like that, nothing is written, and the task's log
+has the reason.
 """
 
 from __future__ import annotations

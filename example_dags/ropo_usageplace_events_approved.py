@@ -2,7 +2,7 @@
 
 The preview reads and checks the rows, and leaves the counts, the first payloads and a digest of exactly what would be
 posted. A person approves that under *Required Actions*. The report then posts just that: if anything differs by then,
-it refuses before its first post, and says what differs.
+it refuses before its first post, and its message names what differs.
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ class Dispatcher:
             self._handle_result(*message)
 
     def _handle_outcome(self, outcome: Outcome) -> None:
-        """Take in what the ledger says of events: each once, should this be interrupted and come again."""
+        """Take in the ledger's answers: each once, should this be interrupted and come again."""
         answers = (*outcome.refused, *outcome.ready, *outcome.postponed, *outcome.unresolved)
         found = ((claim.event.id, self._with_ledger.get(claim.event.id)) for claim in answers)
         lanes = {event_id: lane for event_id, lane in found if lane is not None}

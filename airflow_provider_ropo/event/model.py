@@ -271,7 +271,7 @@ def _derive_id(
     contract_no: str | None,
     description: str,
 ) -> str:
-    """Return an id derived from the content: the same on every machine and every Python, as docs/rows.md says.
+    """Return an id derived from the content: the same on every machine and every Python, as docs/rows.md describes it.
 
     Invoices are left out, so that the rows of one event, an invoice each, have one id.
     """

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from airflow_provider_ropo.export.store import FileStore
 
-#: What the system says where there are no hard links: FAT, some shares.
+#: The system's errors where there are no hard links: FAT, some shares.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV})
 
 

@@ -1,4 +1,4 @@
-"""A small file that follows the file of events, and says that it is complete."""
+"""A small file that follows the file of events, and marks it as complete."""
 
 from __future__ import annotations
 

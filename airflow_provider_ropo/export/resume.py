@@ -50,7 +50,7 @@ MAYBE_UPLOADED = _MAYBE_PUBLISHED | {UPLOADED}
 _ANSWERS = frozenset(
     {DeliveryStatus.DELIVERED, DeliveryStatus.CLOSED, DeliveryStatus.UNDELIVERED, DeliveryStatus.REJECTED}
 )
-#: Newest rows after which a look at the destination says nothing more.
+#: Newest rows after which a look at the destination shows nothing new.
 _SETTLED = {DeliveryStatus.DELIVERED.value: Step.DELIVERED, DeliveryStatus.CLOSED.value: Step.CLOSED}
 
 
@@ -81,7 +81,7 @@ def is_left(entries: Sequence[LedgerEntry]) -> bool:
     newest = entries[-1]
     if newest.claimant.is_person:
         return True
-    # Once a later run has looked for it and says so, a person decides.
+    # Once a later run has looked for it and recorded that, a person decides.
     return newest.delivery_status != DeliveryStatus.UNCONFIRMED and newest_status(entries) in IN_PROGRESS
 
 

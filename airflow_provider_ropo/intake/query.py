@@ -129,7 +129,7 @@ def _rows(cursor: Any, batch: Sequence[Any], names: list[str]) -> Iterator[Seque
 def _fetch_size(cursor: Any) -> int:
     """Return the number of rows to ask for; a cursor that a hook has set up for fewer is obeyed (``arraysize``)."""
     size = getattr(cursor, "arraysize", None)
-    # One, which PEP 249 says, is what most drivers leave there.
+    # One, PEP 249's default, is what most drivers leave there.
     return min(size, FETCH_SIZE) if isinstance(size, int) and size > 1 else FETCH_SIZE
 
 

@@ -35,7 +35,7 @@ def refused_query() -> Iterator[None]:
 
 
 def is_refused(error: Exception) -> bool:
-    """Return whether a database's error says that the query itself cannot work (PEP 249 has one class for both)."""
+    """Return whether a database's error means that the query itself cannot work (PEP 249 has one class for both)."""
     first = error.args[0] if error.args else None
     # redshift_connector has the server's fields in a dictionary.
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)

@@ -86,7 +86,7 @@ class Round:
     :param claims_per_place: of these, for one usage place.
     :param unresolved: claims of the round before, to verify.
     :param results: what is to be recorded.
-    :param detail: what the rows of the claims say: the file that the events are in.
+    :param detail: the detail of the claims' rows: the file that the events are in.
     """
 
     look_ups: Sequence[UsageplaceEvent] = ()
@@ -131,7 +131,7 @@ class Outcome:
     """What came of a round.
 
     :param ready: claims that may be sent now.
-    :param refused: events that are not sent: their decision says why; of blocked ones, whatever it is.
+    :param refused: events that are not sent: their decision has the reason; of blocked ones, whatever it is.
     :param postponed: events that were looked up and are to be sent, but later than those claimed.
     :param unresolved: claims to verify in the next round.
     :param stale: the number of results recorded although a later event of their place had been delivered before.
@@ -163,7 +163,7 @@ class Plan:
     claims: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
     is_superseded: bool = False
-    #: What the rows of the claims say.
+    #: The detail of the claims' rows.
     detail: str = ""
 
 
@@ -236,7 +236,7 @@ class ClaimProtocol:
         )
 
     def is_known(self, claim: PendingClaim, delivery: Delivery) -> bool:
-        """Tell whether the newest row about an event that was not claimed says the same as its delivery status."""
+        """Tell whether the newest row about an event that was not claimed has the same delivery status."""
         newest = claim.decision.newest
         return (
             newest is not None

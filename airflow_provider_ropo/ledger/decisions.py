@@ -177,7 +177,7 @@ def decide(  # noqa: C901, PLR0911 - a decision table, read top down
 
 
 def withheld(decision: Decision) -> Decision:
-    """Return what to do with an event that is not to be sent by this run, whatever the ledger says of it by now."""
+    """Return what to do with an event that is not to be sent by this run, whatever the ledger has about it by now."""
     if decision.action is not Action.SEND:
         return decision
     detail = "it was not to be sent when `max_events` and `approved` were checked; a later try or run sends it"
@@ -224,7 +224,7 @@ def last_unresolved(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
     """Return the newest row after which the event may have arrived, unless Ropo One or a person has answered since.
 
     A *sending* is ended by its claimant's next row; an *unconfirmed* by nothing but an answer. A person's
-    *undelivered* is an answer: it did not arrive. A run's *undelivered* is none: it says only that this run has not
+    *undelivered* is an answer: it did not arrive. A run's *undelivered* is none: it means only that this run has not
     sent the event. The two are told apart by the claimant (:attr:`Claimant.is_person`).
 
     :param entries: oldest first.
@@ -256,7 +256,7 @@ def file_of(entries: Sequence[LedgerEntry]) -> FileRecord | None:
 def _is_answered(unresolved: LedgerEntry, entries: Sequence[LedgerEntry]) -> bool:
     """Tell whether an answer has come to what was sent then, or to what was sent again after it.
 
-    The answer to an attempt that is older than the one in question, and was recorded later, says nothing about it.
+    The answer to an attempt that is older than the one in question, and was recorded later, means nothing for it.
     """
     asked: dict[Claimant, dt.datetime] = {}
     for entry in entries:

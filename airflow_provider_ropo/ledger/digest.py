@@ -103,7 +103,7 @@ def _key(event_id: str, destination: str) -> bytes:
 
 
 def _values(event: UsageplaceEvent) -> tuple[str | None, ...]:
-    # Sorted: in which order a query returns an event's rows, an invoice each, says nothing.
+    # Sorted: in which order a query returns an event's rows, an invoice each, means nothing.
     invoices = repr(sorted(repr((invoice.invoicenumber, invoice.jobid)) for invoice in event.invoices))
     return (
         event.usageplacecode,

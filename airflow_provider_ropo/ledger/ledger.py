@@ -178,7 +178,7 @@ class DeliveryLedger:
         return entry.claimant.is_same_task(self._me)
 
     def record_unsent(self, events: Sequence[UsageplaceEvent], detail: str, *, write: bool = True) -> list[Delivery]:
-        """Record events that the run did not come to, as far as their newest row does not say so already.
+        """Record events that the run did not come to, unless their newest row has that status already.
 
         :param detail: why it did not.
         :param write: False: read only.

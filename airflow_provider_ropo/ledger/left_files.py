@@ -27,7 +27,7 @@ def names_of_left_files(table: LedgerTable, destination: str, me: Claimant) -> l
         later.destination == destination,
         later.recorded_at > row.recorded_at,
         later.delivery_status.in_([DeliveryStatus.DELIVERED.value, DeliveryStatus.CLOSED.value]),
-        # What a person says of a file is still to be recorded of its events.
+        # A person's decision about a file is still to be recorded of its events.
         later.process != PERSON,
     )
     query = (
@@ -44,7 +44,7 @@ def names_of_left_files(table: LedgerTable, destination: str, me: Claimant) -> l
 def events_in(
     table: LedgerTable, destination: str, file: FileRecord, senders: Iterable[Claimant]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield what the ledger says of the events in a file, some thousand at a time; an event may be there twice.
+    """Yield what the ledger has about the events in a file, some thousand at a time; an event may be there twice.
 
     :param senders: the runs that claimed the file.
     """

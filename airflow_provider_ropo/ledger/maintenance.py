@@ -73,13 +73,13 @@ class Reviewed:
 
 @dataclass(frozen=True, kw_only=True)
 class Settlement:
-    """What a person says of some events.
+    """A person's decision about some events.
 
     :param event_ids: the events.
     :param settle_as: ``"delivered"``: Ropo One has it; ``"undelivered"``: Ropo One has it not, the next run that reads
         it sends it; ``"closed"``: it is not sent, and no failure, until its content changes.
     :param reason: why; it is written to the ledger.
-    :param who: who says so; it is written to the ledger.
+    :param who: the person; it is written to the ledger.
     :param destination: where the events went, as the ledger names it; None: where all rows of an event name the same.
     :param claim_timeout: seconds for which a run's *sending* is respected.
     :param task: the try of the task instance that settles, if it is one.
@@ -103,7 +103,7 @@ class Settlement:
             raise RopoConfigurationError("give the id of one event at least; ids are text")
         if len(set(self.event_ids)) > MAX_SETTLED:
             raise RopoConfigurationError(f"settle {MAX_SETTLED} events at a time, at most")
-        # It says what is wrong with the number.
+        # Its message tells what is wrong with the number.
         LedgerPolicy(claim_timeout=self.claim_timeout)
 
 

@@ -60,7 +60,7 @@ def define_table(name: str) -> sa.Table:
         sa.Column("process", sa.String(32)),
         sa.Column("recorded_at", _MOMENT, server_default=_UtcNow(), nullable=False),
         schema=_schema(schema),
-        # Left to itself, MySQL takes RE1 and re1 for one place, and may have no letters for what Ropo One says.
+        # Left to itself, MySQL takes RE1 and re1 for one place, and may have no letters for Ropo One's answers.
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
         mariadb_charset="utf8mb4",
@@ -286,7 +286,7 @@ def _is_missing(error: SQLAlchemyError) -> bool:
 
 
 def _is_refused(error: SQLAlchemyError, table: sa.Table) -> bool:
-    """Tell whether a database says that this role may not."""
+    """Tell whether a database's error means that this role may not."""
     # The text may quote the table's name, and with it any word.
     state = sqlstate(error)
     return (

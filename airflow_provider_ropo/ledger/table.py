@@ -392,7 +392,7 @@ class LedgerTable:
         # so is what PostgreSQL quotes of the row: they name usage places.
         reason = " ".join(_QUOTED.split(str(getattr(error, "orig", None) or error))[0].split())
         translated = RopoLedgerError(f"the ledger {self._table.fullname}{self._where} could not be {what}: {reason}")
-        # What a database says of one row; a bare StatementError is a driver's that could not even ask.
+        # Errors about one row; a bare StatementError is a driver's that could not even ask.
         is_value = isinstance(error, sa.exc.DataError | sa.exc.IntegrityError | ValueError)
         code = _code(error)
         is_limit = isinstance(code, str) and code[:2] == _PROGRAM_LIMIT

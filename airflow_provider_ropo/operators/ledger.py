@@ -1,6 +1,6 @@
 """The Airflow operators that settle events and purge the ledger: ``airflow ropo settle`` and ``purge`` as tasks.
 
-For those without a command line. Airflow's permissions say who may trigger such a DAG, its audit log who did.
+For those without a command line. Airflow's permissions decide who may trigger such a DAG, its audit log shows who did.
 """
 
 from __future__ import annotations

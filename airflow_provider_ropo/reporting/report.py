@@ -231,4 +231,4 @@ def _kind_of(error: BaseException | None) -> str | None:
 
 def _in_words(error: BaseException) -> str:
     """Return the text of this package's errors; that of a database's error may quote personal data."""
-    return str(error) if isinstance(error, RopoError) else f"{type(error).__name__}; the task's log says more"
+    return str(error) if isinstance(error, RopoError) else f"{type(error).__name__}; the task's log has more"

@@ -149,7 +149,7 @@ def _invoices(payload: Mapping[str, object], *, accept_jobid_string: bool) -> It
 
 
 def _is_jobid(value: object, *, accept_string: bool) -> bool:
-    # The schema says integer, every example of the guide shows a string of digits.
+    # The schema has an integer, every example of the guide shows a string of digits.
     if isinstance(value, str):
         return accept_string and re.fullmatch(r"[0-9]+", value) is not None
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
 """What happens next to the events of a red run: by the task's retries, its ledger, and why the run ended.
 
-The tab says the same by the state that Airflow has for the task instance (plugins/static/next_steps.js); a table of
+The tab shows the same, by the state that Airflow has for the task instance (plugins/static/next_steps.js); a table of
 cases in the tests holds both to the same facts.
 """
 
@@ -27,7 +27,7 @@ from airflow_provider_ropo.task.retry_policy import MAX_DELAY, RetryTiming
 
 @dataclass(frozen=True)
 class Situation:
-    """What a task's settings and its try say about what comes next.
+    """The settings of a task, and the try, that decide what comes next.
 
     :param next_try: the number of the try that Airflow starts next; None if no retry is left.
     :param tries: the number of tries in all.

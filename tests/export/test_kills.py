@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from killed_runs import Worker, Workers, check_whole
+from killed_runs import FILES, Worker, Workers, check_whole, later_tries
 
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
     """Return workers, which are there from the start."""
-    with Workers(3) as workers:
+    with Workers(3, FILES) as workers:
         yield workers
 
 
@@ -38,7 +38,7 @@ def test_kill_at_every_step(workers: Workers, tmp_path: Path, temporary: str | N
     def story(worker: Worker, step: int) -> None:
         job = job_in(tmp_path, step, temporary=temporary)
         assert not worker.run(job | {"kill_at": step})["well"]
-        worker.finish(job, first=2)
+        worker.finish(later_tries(job), first=2)
         files = files_of(job)
         assert 1 == len(files), step
         check_whole(files, (f"e{number}" for number in range(6)))
@@ -55,7 +55,7 @@ def test_kill_at_every_step_of_the_next_try(workers: Workers, tmp_path: Path) ->
         job = job_in(tmp_path, step)
         worker.run(job | {"kill_at": renamed})
         worker.run(job | {"try": 2, "kill_at": step})
-        worker.finish(job, first=3)
+        worker.finish(later_tries(job), first=3)
         files = files_of(job)
         assert 1 == len(files)
         check_whole(files, (f"e{number}" for number in range(6)))
@@ -71,7 +71,7 @@ def test_more_events_after_a_kill(workers: Workers, tmp_path: Path) -> None:
     def story(worker: Worker, step: int) -> None:
         job = job_in(tmp_path, step)
         worker.run(job | {"kill_at": step})
-        worker.finish(job | {"rows": 9, "name": "later"}, first=2)
+        worker.finish(later_tries(job | {"rows": 9, "name": "later"}), first=2)
         files = files_of(job)
         assert len(files) <= 2
         check_whole(files, (f"e{number}" for number in range(9)))

@@ -7,21 +7,17 @@ says and what arrived are held against each other, event by event, on this machi
 from __future__ import annotations
 
 import datetime as dt
-import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from functools import cached_property, partial
+from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,73 +28,16 @@ import sqlalchemy as sa
 from airflow_provider_ropo.ledger.entries import Claimant
 from airflow_provider_ropo.sandbox import Fault, Sandbox
 from airflow_provider_ropo.sandbox.request_log import Arrival
-
-SCRIPT = Path(__file__).parent / "crashing" / "run.py"
-ENOUGH_TRIES = 60
+from killed_runs import POSTING, Worker
 
 Row = dict[str, Any]
 MakeEngine = Callable[[str], sa.engine.Engine]
 
 
-class Worker:
-    """Makes tries, one after another, each in a process of its own."""
-
-    def __init__(self) -> None:
-        self._process = 0
-
-    @cached_property
-    def _script(self) -> subprocess.Popen[str]:
-        """The process that forks: it imports for a second, so it is there only where it is used."""
-        return subprocess.Popen([sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def prepare(self) -> None:
-        """Let the first try start as soon as any other."""
-        assert self._script.poll() is None
-
-    def start(self, job: dict[str, Any]) -> None:
-        """Start a try."""
-        assert self._script.stdin is not None
-        self._script.stdin.write(json.dumps(job) + "\n")
-        self._script.stdin.flush()
-        self._process = self._told()["process"]
-
-    def kill(self) -> None:
-        """Kill the try, if it has not ended yet."""
-        with suppress(ProcessLookupError):
-            os.kill(self._process, signal.SIGKILL)
-
-    def wait(self) -> dict[str, Any]:
-        """Return how the try ended."""
-        end: dict[str, Any] = {"well": False, "stopped": "killed"}
-        while "ended" not in (told := self._told()):
-            end = told
-        assert "bug" not in end, end["bug"]
-        return end | told
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send the try a signal."""
-        os.kill(self._process, number)
-
-    def close(self) -> None:
-        """Make no more tries."""
-        if "_script" not in vars(self):
-            return
-        assert self._script.stdin is not None
-        assert self._script.stdout is not None
-        self._script.stdin.close()
-        self._script.wait(30)
-        self._script.stdout.close()
-
-    def _told(self) -> dict[str, Any]:
-        assert self._script.stdout is not None
-        told: dict[str, Any] = json.loads(self._script.stdout.readline())
-        return told
-
-
 @pytest.fixture(scope="module")
 def workers() -> Iterator[list[Worker]]:
     """Ten workers."""
-    workers = [Worker() for _ in range(10)]
+    workers = [Worker(POSTING) for _ in range(10)]
     yield workers
     for worker in workers:
         worker.close()
@@ -136,17 +75,6 @@ def job(database: str, sandbox: Sandbox, rows: list[Row], run: str, number: int 
     me = Claimant("dag", "report", run, -1, number)
     what = {"me": me, "rows": rows, "policy": policy, "workers": 8}
     return what | {"database": database, "server": sandbox.url, "first": ""}
-
-
-def finish(worker: Worker, make_job: Callable[[int], dict[str, Any]], first: int = 1) -> dict[str, Any]:
-    """Make one try after another, from that number on, until one ends well."""
-    for number in range(first, first + ENOUGH_TRIES):
-        worker.start(make_job(number))
-        end = worker.wait()
-        if end["well"]:
-            return end
-        time.sleep(0.1)
-    raise AssertionError(end)
 
 
 class Story:
@@ -298,7 +226,7 @@ class Campaign:
                 self.kills += end["ended"] == -signal.SIGKILL
             if end["well"]:
                 return
-        finish(worker, make_job, 8)
+        worker.finish(make_job, 8)
 
     def _wait_for_a_bad_moment(self, chance: random.Random) -> None:
         """Wait for some events to arrive, of whichever run, or a while."""
@@ -347,7 +275,7 @@ def test_side_by_side(
 
     def go_on(worker: Worker, make_job: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
         end = worker.wait()
-        return end if end["well"] else finish(worker, make_job, 2)
+        return end if end["well"] else worker.finish(make_job, 2)
 
     for worker in workers[:count]:
         worker.prepare()
@@ -383,7 +311,7 @@ def test_killed_for_good(database: str, engine: sa.engine.Engine, sandbox: Sandb
     workers[1].start(job(database, sandbox, rows, "alive"))
     at_once = workers[1].wait()
     time.sleep(1)
-    end = finish(workers[1], partial(job, database, sandbox, rows, "alive", claim_timeout=1), 2)
+    end = workers[1].finish(partial(job, database, sandbox, rows, "alive", claim_timeout=1), 2)
 
     story = Story(engine, sandbox)
     assert (False, True) == (at_once["well"], end["well"])
@@ -416,7 +344,7 @@ def test_a_frozen_superseded(database: str, engine: sa.engine.Engine, workers: l
         workers[0].start(job(database, sandbox, rows, "run", 1))
         wait_for(60, sandbox)
         freeze(workers[0], engine)
-        end = finish(workers[1], partial(job, database, sandbox, rows, "run"), 2)
+        end = workers[1].finish(partial(job, database, sandbox, rows, "run"), 2)
         arrived = len(sandbox.arrivals)
         workers[0].signal(signal.SIGCONT)
         superseded = workers[0].wait()
@@ -483,7 +411,7 @@ def test_full_disk(
     end = workers[0].wait()
     engine = make_engine(database)
     full_story, posted = Story(engine, sandbox), len(sandbox.arrivals)
-    finish(workers[0], partial(job, database, sandbox, rows, "run"), 2)
+    workers[0].finish(partial(job, database, sandbox, rows, "run"), 2)
 
     assert ("RopoLedgerError", "the ledger ropo_ledger could not be written: database or disk is full") == (
         end["stopped"],

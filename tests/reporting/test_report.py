@@ -268,7 +268,7 @@ def test_ends_with_the_error_that_ended_the_run() -> None:
     with pytest.raises(ValueError, match="A123456"), Report(DeliverySummary(), publisher):
         raise ValueError("customer A123456 is odd")
 
-    assert ["nothing gets through", "ValueError; the task's log says more"] == [
+    assert ["nothing gets through", "ValueError; the task's log has more"] == [
         seen["stopped"] for seen in publisher.published if seen["state"] == "ended"
     ]
 

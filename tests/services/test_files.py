@@ -23,7 +23,7 @@ from airflow_provider_ropo.export.publisher import FilePaths
 from airflow_provider_ropo.export.store import FileStore
 from airflow_provider_ropo.task.storage import open_store
 from file_runs import FileRuns, rows
-from killed_runs import Worker, check_whole
+from killed_runs import FILES, Worker, check_whole, later_tries
 from s3_server import serving_s3
 
 PROGRAM = "/usr/sbin/sshd"
@@ -133,7 +133,7 @@ def s3() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     """Return a worker that knows Airflow's connections."""
-    with Worker("--airflow") as worker:
+    with Worker(FILES, "--airflow") as worker:
         yield worker
 
 
@@ -237,7 +237,7 @@ def test_kills(kind: str, worker: Worker, s3: str, tmp_path: Path) -> None:
             job, files = new_job(30)
             end = worker.run(job | {"kill_at": kill_at}, kill_after)
             kills += end["said"] == "killed"
-            worker.finish(job, first=2)
+            worker.finish(later_tries(job), first=2)
             whole = files()
             assert 1 == len(whole), (kill_at, kill_after)
             check_whole(whole, (f"e{number}" for number in range(30)))

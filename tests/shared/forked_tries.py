@@ -1,7 +1,7 @@
 """The worker's side of :mod:`killed_runs`: makes tries as it is told, each in a process that may be killed.
 
 Reads what to do from standard input, one line of JSON a try; forks, so that what takes a second to import is imported
-once; and says on standard output which process it is, and how that ended.
+once; and writes to standard output which process it is, and how that ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tries of a run that sends a file, each in a process of its own that may be killed at any moment.
 
 Reads what to do from standard input, one line of JSON a try; forks, so that what takes a second to import is imported
-once; and says on standard output which process it is, and how that ended. A try counts what it does to the ledger and
+once; and writes to standard output which process it is, and how that ended. A try counts what it does to the ledger and
 to the destination, and kills itself at the step that it is told.
 """
 
