@@ -1,4 +1,4 @@
-"""How posting fares with a ledger that is far away: a local PostgreSQL behind a wire of a given length.
+"""How posting fares with a ledger that is far away: a local PostgreSQL behind a link with a given round trip.
 
 ``python benchmarks/far_ledger.py`` prints a row for each length: the speed from the first accepted post to the last,
 to the ideal (the workers are never idle), and the ledger's round trips an event.
@@ -47,7 +47,7 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
 
 
 async def serve(host: str, port: int, delay: float) -> None:
-    """Be a wire to a server: print the port, and carry until the process ends.
+    """Be a link to a server: print the port, and carry until the process ends.
 
     :param host: its address, or the folder of its socket.
     :param delay: seconds one way.
@@ -66,9 +66,9 @@ async def serve(host: str, port: int, delay: float) -> None:
 
 
 @contextmanager
-def wire(host: str, port: int, milliseconds: float) -> Iterator[int]:
-    """Run a wire with that round trip in a process of its own; give its port."""
-    command = [sys.executable, __file__, "--wire", host, str(port), str(milliseconds / 2_000)]
+def link(host: str, port: int, milliseconds: float) -> Iterator[int]:
+    """Run a link with that round trip in a process of its own; give its port."""
+    command = [sys.executable, __file__, "--link", host, str(port), str(milliseconds / 2_000)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -80,7 +80,7 @@ def wire(host: str, port: int, milliseconds: float) -> Iterator[int]:
 def measure(address: sa.engine.URL, milliseconds: int, count: int) -> tuple[float, float]:
     """Return the speed to the ideal, and round trips an event."""
     trips = 0
-    with wire(str(address.query["host"]), address.port or 5432, milliseconds) as port, serving(LATENCY) as server:
+    with link(str(address.query["host"]), address.port or 5432, milliseconds) as port, serving(LATENCY) as server:
         near = address.set(host="127.0.0.1", port=port, query={})
         engine = sa.create_engine(near, hide_parameters=True)
 
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--wire"]:
+    if sys.argv[1:2] == ["--link"]:
         asyncio.run(serve(sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
     else:
         main()

@@ -185,11 +185,11 @@ def test_sleep_waits() -> None:
 
 def test_says_how_long_each_attempt_took() -> None:
     """Attempts are timed one by one, without the waits between them."""
-    naps = iter([0.05, 0.01])
+    pauses = iter([0.05, 0.01])
 
     def request() -> str:
-        time.sleep(nap := next(naps))
-        if nap > 0.01:
+        time.sleep(pause := next(pauses))
+        if pause > 0.01:
             raise UNWELL
         return "here"
 

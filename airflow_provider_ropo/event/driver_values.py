@@ -98,5 +98,5 @@ def _named(value: object) -> Sequence[tuple[Any, Any]] | None:
 
 
 def _is_pair(item: object) -> bool:
-    """Is it a key and a value, as pyarrow gives each of a map?"""
+    """Tell whether it is a key and a value, as pyarrow gives each of a map."""
     return isinstance(item, tuple) and len(item) == len(("key", "value")) and isinstance(item[0], str)

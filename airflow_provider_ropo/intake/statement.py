@@ -123,12 +123,12 @@ def _before(tokens: Sequence[_Token], token: _Token) -> str:
 
 
 def _is_target(before: _Token, after: _Token) -> bool:
-    """Does INTO name a table or a file, and is no name of a column, and no part of DuckDB's UNPIVOT?"""
+    """Tell whether INTO names a table or a file, and is no name of a column, and no part of DuckDB's UNPIVOT."""
     return before.text != "." and before.word != "AS" and after.word != "NAME"
 
 
 def _starts_t_sql(before: _Token, token: _Token, after: _Token) -> bool:
-    """Does the word begin a statement, and is no part of FOR UPDATE or MERGE JOIN?"""
+    """Tell whether the word begins a statement, and is no part of FOR UPDATE or MERGE JOIN."""
     return token.word in _STARTS_OF_T_SQL and before.word != "FOR" and after.word != "JOIN"
 
 

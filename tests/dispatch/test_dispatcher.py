@@ -427,7 +427,7 @@ def test_rejection_is_final(lanes: list[list[UsageplaceEvent]]) -> None:
 
 
 class Load(NamedTuple):
-    """Places with their numbers of events, what is answered to each event, and a seed for the pace."""
+    """Places with their numbers of events, what is answered to each event, and a seed for the delays."""
 
     sizes: list[int]
     answers: dict[str, Answers]
@@ -436,7 +436,7 @@ class Load(NamedTuple):
 
 @st.composite
 def loads(draw: st.DrawFn) -> Load:
-    """Make many small places and a hot one, so few that their failures alone are not hopeless."""
+    """Make many small places and a hot one, so few that their failures alone end no run."""
     sizes = draw(st.lists(st.integers(1, 6), max_size=FAILURE_LIMIT - 3))
     sizes.insert(draw(st.integers(0, len(sizes))), draw(st.integers(1, 60)))
     ids = st.sampled_from([event.id for lane in lanes_of(sizes) for event in lane])
@@ -1093,7 +1093,7 @@ def test_refused_sign_in_is_tried_by_nobody_else() -> None:
     assert ["P0-0", "P1-0"] == ropo.came
 
 
-def test_hopeless() -> None:
+def test_circuit_breaker() -> None:
     """When a number of events in a row did not arrive, the run ends early, and names the reason."""
     ropo, ledger = FakeClient({f"P{number}-0": [AWAY] * 3 for number in range(1_000)}), FakeLedger()
 
@@ -1123,7 +1123,7 @@ def test_an_answer_is_hope(answer: RopoError | None) -> None:
     assert len(bad) == done.counts["undelivered"]
 
 
-def test_held_events_are_no_sign_of_hopelessness() -> None:
+def test_held_events_do_not_open_the_circuit_breaker() -> None:
     """That an event waits for another says nothing about Ropo One."""
     done = run([events("A", 500), events("B")], FakeClient({"A0": [AWAY] * 3}), workers=1)
 
@@ -1131,7 +1131,7 @@ def test_held_events_are_no_sign_of_hopelessness() -> None:
     assert {"undelivered": 1, "held": 499, "delivered": 1} == done.counts
 
 
-def test_stop_is_no_sign_of_hopelessness() -> None:
+def test_stop_does_not_open_the_circuit_breaker() -> None:
     """Attempts that a stop broke off say nothing about Ropo One."""
     stop = threading.Event()
     lanes = single_lanes(40)

@@ -71,8 +71,8 @@ def faults(load: Load) -> Iterator[Fault]:
         script[place] += [what]
     for place, _minute in load.rows:
         what = script[place].pop(0) if script[place] else ""
-        pace: dict[str, Any] = {"delay": moods.choice([0, 0, 0.005, 0.02])}
-        yield Fault(usageplacecode=f"P{place}", **{**pace, **TROUBLE.get(what, {})})
+        delays: dict[str, Any] = {"delay": moods.choice([0, 0, 0.005, 0.02])}
+        yield Fault(usageplacecode=f"P{place}", **{**delays, **TROUBLE.get(what, {})})
 
 
 def post(load: Load, server: str, workers: int, rate_limit: float | None) -> dict[str, Delivery]:
