@@ -1109,7 +1109,7 @@ def test_circuit_breaker() -> None:
 
 
 @pytest.mark.parametrize("answer", [OK, REJECTED], ids=["delivered", "rejected"])
-def test_an_answer_is_hope(answer: RopoError | None) -> None:
+def test_an_answer_keeps_the_circuit_breaker_closed(answer: RopoError | None) -> None:
     """As long as Ropo One answers for one event now and then, the run goes on."""
     lanes = single_lanes(200)
     bad: dict[str, Answers] = {
