@@ -25,12 +25,14 @@ from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger.claims import Outcome, PendingClaim
 from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action
 from airflow_provider_ropo.ledger.protocol import Ledger
-from airflow_provider_ropo.ledger.recorder import LOOK_UP_SIZE, NullRecorder, Recorder
+from airflow_provider_ropo.ledger.recorder import NullRecorder, Recorder
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.retry import Backoff, RetryResult
 
 log = logging.getLogger(__name__)
 
+#: Events looked up at a time while most of them turn out to be known: one select.
+LOOK_UP_SIZE = 500
 #: Events claimed ahead, at most, however slow the ledger and however fast the posts.
 MAX_CLAIMS = 2_000
 #: Claims a worker: the event that it posts, and one to follow,
@@ -142,8 +144,7 @@ class Dispatcher:
 
     def _post(self) -> None:
         while not self._stop.is_set():
-            while self._refill():
-                pass
+            self._refill()
             if not (self._busy_lanes or self._in_flight or self._with_ledger):
                 return
             self._handle_inbox(IDLE_INTERVAL)
@@ -169,29 +170,27 @@ class Dispatcher:
 
     # What the calling thread does: keep the ledger and the workers supplied …
 
-    def _refill(self) -> bool:
-        """Hand the next events to the ledger, unless enough are claimed or looked up; return whether there were any."""
+    def _refill(self) -> None:
+        """Hand the next events to the ledger, unless enough are claimed or looked up."""
         ahead = int(ROUNDS_AHEAD * self._recorder.round_seconds / max(self._busy_seconds, 0.0001))
         depth = min(CLAIMS_PER_WORKER + ahead, max(MAX_CLAIMS // self._max_workers, CLAIMS_PER_WORKER))
         self._recorder.claims_per_place = depth
         self._recorder.claim_target = target = depth * self._max_workers
-        room = target - self._recorder.open_claims
-        if not self._mostly_known:
-            count, of_a_lane = room - self._looking_up, depth
-        else:
-            # While most events are not to be sent, many are looked up at a time, and the next waits at the ledger.
-            count, of_a_lane = (LOOK_UP_SIZE if self._looking_up <= LOOK_UP_SIZE else 0), LOOK_UP_SIZE
-        if min(room, count) <= 0 or not (batch := self._lanes.take(count, of_a_lane)):
-            return False
-        for lane, event in batch:
-            self._with_ledger[event.id] = lane
-            self._busy_lanes.add(lane)
-        self._looking_up += len(batch)
-        self._recorder.look_up(
-            [event for lane, event in batch if lane.blocked_by is None],
-            [event for lane, event in batch if lane.blocked_by is not None],
-        )
-        return True
+        room = target - self._recorder.open_claims - self._looking_up
+        if room <= 0:
+            return
+        # While most events are not to be sent, many are looked up at a time.
+        count, of_a_lane = (LOOK_UP_SIZE, LOOK_UP_SIZE) if self._mostly_known else (room, depth)
+        batch = self._lanes.take(count, of_a_lane)
+        if batch:
+            for lane, event in batch:
+                self._with_ledger[event.id] = lane
+                self._busy_lanes.add(lane)
+            self._looking_up += len(batch)
+            self._recorder.look_up(
+                [event for lane, event in batch if lane.blocked_by is None],
+                [event for lane, event in batch if lane.blocked_by is not None],
+            )
 
     def _submit_next(self, lane: Lane) -> None:
         """Send a lane's next event, if none of it is in flight."""

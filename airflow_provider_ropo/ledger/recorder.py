@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -24,8 +23,6 @@ from airflow_provider_ropo.ledger.protocol import Ledger
 
 #: Seconds between two looks at claims of other runs, where nothing else is to be done.
 POLL_INTERVAL = 0.05
-#: Events looked up in a round, but for those that are asked for together with the last of them: one select.
-LOOK_UP_SIZE = 500
 #: The weight of the newest round in the average time of one.
 _NEWEST = 0.2
 
@@ -55,8 +52,6 @@ class Recorder:
         self._answer = answer
         # Not a list with a lock: an interruption of the calling thread could leave that locked for ever. None: the end.
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        #: Look-ups for which the rounds before had no room.
-        self._asked: deque[_Request] = deque()
         #: What a round that failed was to record.
         self._results: Sequence[tuple[PendingClaim, Delivery]] = ()
         self._unresolved: list[PendingClaim] = []
@@ -152,29 +147,19 @@ class Recorder:
         if self._is_closing:
             return None
         # What is to be verified waits for nothing, unless it is another run's turn.
-        idle = 0.0 if self._asked else None if not self._unresolved else POLL_INTERVAL if self._polls else 0.0
+        idle = None if not self._unresolved else POLL_INTERVAL if self._polls else 0.0
         requests = list(self._take_requests(idle))
         results = list(chain.from_iterable(request.results for request in requests))
-        self._asked += [request for request in requests if request.look_ups or request.blocked]
         if self._is_closing:
             return Round(results=results) if results else None
-        asked = list(self._take_look_ups())
         return Round(
-            look_ups=list(chain.from_iterable(request.look_ups for request in asked)),
-            blocked=list(chain.from_iterable(request.blocked for request in asked)),
+            look_ups=list(chain.from_iterable(request.look_ups for request in requests)),
+            blocked=list(chain.from_iterable(request.blocked for request in requests)),
             claim_limit=max(self.claim_target - self.open_claims, 0),
             claims_per_place=self.claims_per_place,
             unresolved=self._unresolved,
             results=results,
         )
-
-    def _take_look_ups(self) -> Iterator[_Request]:
-        """Yield the look-ups of a round: the next ones are read ahead while many are answered."""
-        count = 0
-        while self._asked and count < LOOK_UP_SIZE:
-            request = self._asked.popleft()
-            count += len(request.look_ups) + len(request.blocked)
-            yield request
 
     def _take_requests(self, timeout: float | None) -> Iterator[_Request]:
         """Yield what has been asked for meanwhile.

@@ -22,6 +22,7 @@ from airflow_provider_ropo.delivery import BLOCKING, Delivery, DeliveryStatus
 from airflow_provider_ropo.dispatch.circuit_breaker import FAILURE_LIMIT
 from airflow_provider_ropo.dispatch.dispatcher import (
     CLAIMS_PER_WORKER,
+    LOOK_UP_SIZE,
     MAX_CLAIMS,
     SHUTDOWN_TIMEOUT,
     Dispatcher,
@@ -43,7 +44,6 @@ from airflow_provider_ropo.event import UsageplaceEvent, UsageplaceStatus
 from airflow_provider_ropo.ledger.claims import Outcome, PendingClaim, Round
 from airflow_provider_ropo.ledger.decisions import STATUS_OF_ACTION, Action, Decision
 from airflow_provider_ropo.ledger.protocol import Ledger
-from airflow_provider_ropo.ledger.recorder import LOOK_UP_SIZE
 from airflow_provider_ropo.reporting.report import Report
 from airflow_provider_ropo.reporting.summary import DeliverySummary
 from airflow_provider_ropo.retry import Backoff
@@ -556,14 +556,14 @@ class Source:
     def __init__(self, enough: int) -> None:
         self.stop = threading.Event()
         self._enough = enough
-        self.read = 0
+        self._read = 0
         self._done = 0
         self.unclaimed = 0
 
     def lane(self, place: str, count: int) -> Iterator[UsageplaceEvent]:
         for number in range(count):
-            self.read += 1
-            self.unclaimed = max(self.unclaimed, self.read - self._done)
+            self._read += 1
+            self.unclaimed = max(self.unclaimed, self._read - self._done)
             yield UsageplaceEvent(f"{place}{number}", place, UsageplaceStatus.CONNECTED, NOON)
 
     def on_delivery(self, _delivery: Delivery) -> None:
@@ -637,31 +637,6 @@ def test_many_known_events_are_looked_up_many_at_a_time() -> None:
     assert {"already_delivered": 20_000} == done.counts
     assert [] == ropo.came
     assert ledger.calls["look_up"] <= 20_000 / LOOK_UP_SIZE + 3
-
-
-def test_next_events_wait_at_the_ledger_while_most_are_known() -> None:
-    """While known events are looked up, the next are read, so that neither side waits for the other."""
-    source = Source(enough=-1)
-
-    class Watched(FakeLedger):
-        decisions = dict.fromkeys([f"P{place}-0" for place in range(5_000)], KNOWN)
-        is_ahead = False
-
-        def exchange(self, asked: Round) -> Outcome:
-            taken = len(self.looked_up) + len(asked.look_ups)
-            if not self.is_ahead and 3 * LOOK_UP_SIZE < taken < 4_000:
-                until = time.monotonic() + 2
-                while not self.is_ahead and time.monotonic() < until:
-                    self.is_ahead = source.read >= taken + LOOK_UP_SIZE
-                    time.sleep(0.001)
-            return super().exchange(asked)
-
-    ledger = Watched(Watched.decisions)
-
-    done = run((source.lane(f"P{place}-", 1) for place in range(5_000)), FakeClient(), ledger)
-
-    assert {"already_delivered": 5_000} == done.counts
-    assert ledger.is_ahead
 
 
 def test_held_events_are_looked_up_many_at_a_time() -> None:

@@ -14,7 +14,7 @@ from airflow_provider_ropo.errors import RopoLedgerError, SupersededError
 from airflow_provider_ropo.event import UsageplaceEvent
 from airflow_provider_ropo.ledger.claims import Outcome, PendingClaim, Round
 from airflow_provider_ropo.ledger.decisions import Action, Decision
-from airflow_provider_ropo.ledger.recorder import LOOK_UP_SIZE, NullRecorder, Recorder
+from airflow_provider_ropo.ledger.recorder import NullRecorder, Recorder
 from interruptions import interruption
 
 MakeEvent = Callable[..., UsageplaceEvent]
@@ -117,23 +117,6 @@ def test_results_of_a_slow_round_go_out_together(recorder: Recorder, ledger: Fak
         [event.id for event in second.look_ups],
         [event.id for event in second.blocked],
     )
-
-
-def test_many_look_ups_take_a_round_each(recorder: Recorder, ledger: FakeLedger, make_event: MakeEvent) -> None:
-    """Look-ups of many events are answered one after another, so that more are read meanwhile; no result waits."""
-    recorder.record(*delivered(make_event("e0")))
-    ledger.next_round()
-    for number in range(3):
-        recorder.look_up([make_event(f"look{number}-{each}") for each in range(LOOK_UP_SIZE)])
-    recorder.record(*delivered(make_event("e1")))
-    rounds = []
-    for _ in range(3):
-        ledger.gate.put(None)
-        rounds.append(ledger.next_round())
-
-    assert [["e1"], [], []] == [ids(asked) for asked in rounds]
-    assert [["look0-0"], ["look1-0"], ["look2-0"]] == [[asked.look_ups[0].id] for asked in rounds]
-    assert [LOOK_UP_SIZE] * 3 == [len(asked.look_ups) for asked in rounds]
 
 
 def test_claims_are_verified_in_the_next_round(

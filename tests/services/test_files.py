@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -236,7 +237,7 @@ def test_kills(kind: str, worker: Worker, s3: str, tmp_path: Path) -> None:
                 break
             job, files = new_job(30)
             end = worker.run(job | {"kill_at": kill_at}, kill_after)
-            kills += end["said"] == "killed"
+            kills += end["ended"] == -signal.SIGKILL
             worker.finish(later_tries(job), first=2)
             whole = files()
             assert 1 == len(whole), (kill_at, kill_after)
