@@ -143,10 +143,11 @@ class DropFolder:
 
     async def _close(self) -> None:
         self._acceptor.close()
-        await self._acceptor.wait_closed()
-        for connection in self._connections:
+        for connection in list(self._connections):
             connection.abort()
             await connection.wait_closed()
+        # From Python 3.12 on, it waits for the connections, too.
+        await self._acceptor.wait_closed()
         # Closed sockets are let go in the loop's next turns.
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1013,7 +1013,9 @@ def test_bug_comes_out_as_itself(bug: BaseException, lanes: list[list[Usageplace
     done = run(lanes, ropo, ledger)
 
     assert bug is done.error
-    expected = {"A0": "delivered", "A1": "unconfirmed", "A2": "undelivered", "B0": "delivered"}
+    # B0 may be a moment too late.
+    other = "delivered" if "B0" in ropo.came else "undelivered"
+    expected = {"A0": "delivered", "A1": "unconfirmed", "A2": "undelivered", "B0": other}
     assert {event_id: expected[event_id] for event_id in ledger.claimed} == done.ends
     assert {"A0", "A1", "B0"} <= set(ledger.claimed)
     assert_all_recorded(ledger, done)

@@ -31,6 +31,8 @@ def interruption(at: int, error: BaseException, *functions: Callable[..., Any]) 
 
     def trace(frame: FrameType, event: str, _argument: object) -> Callable[..., Any]:
         nonlocal count
+        # Again: Python 3.13 heeds it only in a frame that is traced already.
+        frame.f_trace_opcodes = True
         if event == "opcode":
             count += 1
             if count == at:
@@ -39,6 +41,8 @@ def interruption(at: int, error: BaseException, *functions: Callable[..., Any]) 
         return trace
 
     before = sys.gettrace()
+    # From Python 3.12 on, instructions are traced only if some frame wanted that when the tracing began.
+    sys._getframe().f_trace_opcodes = True  # noqa: SLF001 - its documented name
     sys.settrace(trace_call)
     try:
         yield raised
