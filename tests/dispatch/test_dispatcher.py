@@ -530,7 +530,8 @@ def test_retries_do_not_stop_others() -> None:
     run([events("A", 2), *single_lanes(100)], ropo, workers=2, backoff=patient)
 
     assert ["A0", "A1"] == ropo.came[-2:]
-    assert "A0" in ropo.came[:2]
+    # Some of the others may have been quicker, but most of them came while it waited.
+    assert ropo.came.index("A0") < 50
 
 
 def test_ledger_is_not_waited_for_by_those_under_way() -> None:
