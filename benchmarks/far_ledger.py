@@ -1,7 +1,7 @@
 """How posting fares with a ledger that is far away: a local PostgreSQL behind a link with a given round trip.
 
-``python benchmarks/far_ledger.py`` prints a row for each length: the speed from the first accepted post to the last,
-to the ideal (the workers are never idle), and the ledger's round trips an event.
+``python benchmarks/far_ledger.py`` prints a row for each round trip: the speed from the first accepted post to the
+last, to the ideal (the workers are never idle), and the ledger's round trips an event.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
 
 
 async def serve(host: str, port: int, delay: float) -> None:
-    """Be a link to a server: print the port, and carry until the process ends.
+    """Forward to a server with a delay: print the port, and carry until the process ends.
 
     :param host: its address, or the folder of its socket.
     :param delay: seconds one way.

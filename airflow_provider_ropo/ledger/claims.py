@@ -236,7 +236,7 @@ class ClaimProtocol:
         )
 
     def is_known(self, claim: PendingClaim, delivery: Delivery) -> bool:
-        """Tell whether the newest row about an event that was not claimed has the same delivery status."""
+        """Tell whether the newest row about an event that was not claimed has the same status and content."""
         newest = claim.decision.newest
         return (
             newest is not None

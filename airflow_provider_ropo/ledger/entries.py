@@ -64,6 +64,7 @@ class Claimant(NamedTuple):
         return self.is_same_task(other) and self.try_number < other.try_number
 
 
+# Most rows that are read together have the same few writers.
 @lru_cache(maxsize=1024)
 def claimant_in(*columns: Any) -> Claimant:
     """Return who wrote a row, by its columns in the order of the fields, each of which may be NULL."""

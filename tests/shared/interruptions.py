@@ -26,12 +26,11 @@ def interruption(at: int, error: BaseException, *functions: Callable[..., Any]) 
     def trace_call(frame: FrameType, _event: str, _argument: object) -> Callable[..., Any] | None:
         if frame.f_code not in codes:
             return None
-        frame.f_trace_opcodes = True
         return trace
 
     def trace(frame: FrameType, event: str, _argument: object) -> Callable[..., Any]:
         nonlocal count
-        # Again: Python 3.13 heeds it only in a frame that is traced already.
+        # Here, not in trace_call: Python 3.13 heeds it only in a frame that is traced already.
         frame.f_trace_opcodes = True
         if event == "opcode":
             count += 1
